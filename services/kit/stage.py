@@ -1,0 +1,141 @@
+"""One stage request, done once: the idempotency that makes at-least-once steps have their effect once.
+
+A request names itself by `request_id`. Its content is the message without `request_id` and `allowance`. The same id and
+content give the stored result; the same id with other content is AlreadyExists. Work lives as long as its stream: when the
+caller is gone it is cancelled. A newer attempt fences off an older one, whose result is then not recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from google.protobuf.json_format import MessageToJson, Parse
+from google.protobuf.message import Message
+
+from services.kit.artifacts import Artifacts, check_key
+from services.kit.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, P2MError
+from services.kit.slots import Slots
+from services.kit.values import Progress
+from services.kit.wire import to_message
+
+M = TypeVar("M", bound=Message)
+Report = Callable[[Progress], None]
+
+# Progress is for people: more often than this nobody reads it.
+_PROGRESS_INTERVAL_S = 0.2
+
+
+class Stage:
+    """A service's requests: finds stored results, takes slots, forwards progress, records results."""
+
+    def __init__(self, artifacts: Artifacts, slots: Slots) -> None:
+        self.artifacts = artifacts
+        self.slots = slots
+
+    async def unary(self, request: Message, response_type: type[M], work: Callable[[], Awaitable[M]]) -> M:
+        """The stored response to `request`, or that of `work`, stored."""
+        key, content = _identity(request)
+        stored = await asyncio.to_thread(self._stored, key, content, response_type)
+        if stored is not None:
+            return stored
+        with self.slots.take():
+            attempt = await asyncio.to_thread(self._begin, key)
+            response = await work()
+            await asyncio.to_thread(self._record, key, content, attempt, response)
+        return response
+
+    async def stream(
+        self, request: Message, response_type: type[Any], result_type: type[M], work: Callable[[Report], Awaitable[M]]
+    ) -> AsyncIterator[Any]:
+        """Progress of `work`, then its result, stored; or the stored result at once."""
+        key, content = _identity(request)
+        stored = await asyncio.to_thread(self._stored, key, content, result_type)
+        if stored is not None:
+            yield response_type(result=stored)
+            return
+        with self.slots.take():
+            attempt = await asyncio.to_thread(self._begin, key)
+            result: M | None = None
+            async with contextlib.aclosing(with_progress(work)) as events:
+                async for event in events:
+                    if isinstance(event, Progress):
+                        yield response_type(progress=to_message(event, type(response_type().progress)))
+                    else:
+                        result = event
+            assert result is not None
+            await asyncio.to_thread(self._record, key, content, attempt, result)
+        yield response_type(result=result)
+
+    def _stored(self, key: str, content: str, response_type: type[M]) -> M | None:
+        try:
+            record = json.loads(self.artifacts.store.get(self._key("results", f"{key}.json")))
+        except NotFound:
+            return None
+        if record["content"] != content:
+            raise AlreadyExists(
+                "OTHER_CONTENT", f"The request id {key} was used for other content. Take another id.", field="request_id"
+            )
+        return Parse(json.dumps(record["response"]), response_type())
+
+    def _begin(self, key: str) -> str:
+        attempt = uuid.uuid4().hex
+        self.artifacts.store.put(self._key("attempts", key), attempt.encode())
+        return attempt
+
+    def _record(self, key: str, content: str, attempt: str, response: Message) -> None:
+        if self.artifacts.store.get(self._key("attempts", key)).decode() != attempt:
+            raise Aborted("NEWER_ATTEMPT", f"A newer attempt at {key} is under way; this one's result is not recorded.")
+        record = {"content": content, "response": json.loads(MessageToJson(response, preserving_proto_field_name=True))}
+        self.artifacts.store.put(self._key("results", f"{key}.json"), json.dumps(record).encode())
+
+    def _key(self, kind: str, key: str) -> str:
+        return f"{self.artifacts.service}/{kind}/{key}"
+
+
+async def with_progress(work: Callable[[Report], Awaitable[M]]) -> AsyncIterator[Progress | M]:
+    """Runs `work` in a task and yields its progress as it comes, then its result. Closing it cancels the task."""
+    latest: list[Progress] = []
+    arrived = asyncio.Event()
+
+    def report(progress: Progress) -> None:
+        latest[:] = [progress]
+        arrived.set()
+
+    task = asyncio.ensure_future(work(report))
+    task.add_done_callback(lambda _: arrived.set())
+    try:
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            if latest:
+                yield latest.pop()
+            if task.done():
+                yield task.result()
+                return
+            await asyncio.wait([task], timeout=_PROGRESS_INTERVAL_S)
+            if task.done():
+                arrived.set()
+    finally:
+        # Waits for the end, so that a child process is gone before the slot is free again.
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, P2MError):
+            await asyncio.shield(asyncio.gather(task, return_exceptions=True))
+
+
+def _identity(request: Any) -> tuple[str, str]:
+    """The request's id and the hash of its content."""
+    if not request.request_id:
+        raise InvalidArgument("NO_REQUEST_ID", 'request_id is empty; wanted "<run>/<stage>".', field="request_id")
+    key = check_key(request.request_id)
+    content = type(request)()
+    content.CopyFrom(request)
+    for name in ("request_id", "allowance"):
+        if name in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(name)
+    return key, hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()

@@ -1,0 +1,292 @@
+"""Heavy work in a child process, so that health checks answer and a cancel really stops it.
+
+    run("services.trainer.train:train", request, Result, settings, report)     one job, one process
+    Resident("services.evaluator.predict:Predictor", settings)                 a process that keeps a model loaded
+
+The child is a fresh interpreter (a forked one breaks gRPC). It gets JSON lines on standard input and answers JSON lines;
+what it prints goes to standard error. Cancelling sends SIGTERM: the job sees `context.stopping`, saves what it wants and
+returns or raises; after the grace SIGKILL follows. When the parent dies, the child's standard input ends and it stops too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, get_type_hints
+
+from services.kit.errors import Cancelled, Internal, P2MError, rebuild
+from services.kit.settings import Settings
+from services.kit.values import Progress
+from services.kit.wire import from_json, to_json
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_LINE_LIMIT = 256 << 20
+
+
+class WorkerContext:
+    """What a job in a child may use: its settings, `report`, and `stopping`."""
+
+    def __init__(self, settings: Settings, send: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.settings = settings
+        self._send = send
+        self._stop = threading.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """True once the job should save and end: raise `Cancelled` when it has."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def report(self, progress: Progress) -> None:
+        if self._send:
+            self._send({"progress": json.loads(to_json(progress))})
+
+    def raise_if_stopping(self) -> None:
+        if self.stopping:
+            raise Cancelled("CANCELLED", "The work was stopped on request; what it saved is kept.")
+
+
+class Answers(Protocol):
+    """What `Resident` hosts: built once from the settings, then asked again and again."""
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    def answer(self, request: Any) -> Any:
+        """The answer to one request; both are dataclasses, named by the annotations."""
+
+
+async def run(
+    function: str,
+    request: Any,
+    result_type: type[T],
+    settings: Settings,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> T:
+    """Runs `module:function(request, context)` in a child and returns its result.
+
+    Raises what the child raised, or Internal when it died. On cancellation: SIGTERM at once, SIGKILL after the grace.
+    """
+    process = await _spawn(function)
+    try:
+        await _send(process, {"settings": settings.reveal()})
+        await _send(process, {"request": json.loads(to_json(request))})
+        while message := await _receive(process):
+            if "progress" in message:
+                report(from_json(json.dumps(message["progress"]), Progress))
+            elif "error" in message:
+                raise rebuild(**message["error"])
+            else:
+                return from_json(json.dumps(message["result"]), result_type)
+        raise _died(function, await process.wait())
+    finally:
+        await _end(process, settings.grace_s)
+
+
+class Resident:
+    """A child that keeps an object of `module:Class` and answers one request after another."""
+
+    def __init__(self, class_path: str, settings: Settings) -> None:
+        self._class_path = class_path
+        self._settings = settings
+        self._process: asyncio.subprocess.Process | None = None
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Returns once the object is built; raises what its construction raised."""
+        async with self._lock:
+            await self._started()
+
+    async def ask(self, request: Any, result_type: type[T]) -> T:
+        """The object's answer. A child that died is started anew for the next request."""
+        async with self._lock:
+            process = await self._started()
+            try:
+                await _send(process, {"request": json.loads(to_json(request))})
+                message = await _receive(process)
+            except asyncio.CancelledError:
+                # The answer would come to the next one who asks.
+                await self._stop()
+                raise
+            if not message:
+                status = await process.wait()
+                self._process = None
+                raise _died(self._class_path, status)
+            if "error" in message:
+                raise rebuild(**message["error"])
+            return from_json(json.dumps(message["result"]), result_type)
+
+    async def stop(self) -> None:
+        async with self._lock:
+            await self._stop()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await _spawn(self._class_path)
+            await _send(self._process, {"settings": self._settings.reveal()})
+            message = await _receive(self._process)
+            if not message:
+                raise _died(self._class_path, await self._process.wait())
+            if "error" in message:
+                raise rebuild(**message["error"])
+        return self._process
+
+    async def _stop(self) -> None:
+        if self._process is not None:
+            await _end(self._process, self._settings.grace_s)
+            self._process = None
+
+
+async def _spawn(target: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.kit.worker", target,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_LIMIT,
+        # A Ctrl-C at the terminal is the parent's to handle: it cancels, and the child saves.
+        start_new_session=True,
+    )  # fmt: skip
+
+
+async def _send(process: asyncio.subprocess.Process, message: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead child is noticed when it is read from
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        await process.stdin.drain()
+
+
+async def _receive(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    return json.loads(line) if line.endswith(b"\n") else None
+
+
+async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    """SIGTERM, then SIGKILL after the grace. A second cancellation does not cut it short."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        waiting = asyncio.ensure_future(_wait(process, grace_s))
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            await waiting
+            raise
+    # Without this the pipe's transport is closed by the garbage collector, perhaps after its loop.
+    process._transport.close()  # type: ignore[attr-defined]
+
+
+async def _wait(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    assert process.stdout is not None
+    # Reading on lets a child that is writing reach its end.
+    reading = asyncio.ensure_future(process.stdout.read())
+    try:
+        await asyncio.wait_for(process.wait(), grace_s)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    finally:
+        reading.cancel()
+
+
+def _died(target: str, status: int) -> P2MError:
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    hint = " It may have run out of memory." if status == -signal.SIGKILL else ""
+    return Internal("WORKER_DIED", f"The worker process of {target} {how}.{hint} Run the same command again to go on.")
+
+
+# -- the child's side
+
+
+def main(target: str) -> int:
+    """The child: hosts `module:function` or `module:Class`, speaks JSON lines."""
+    logging.basicConfig(level=os.environ.get("P2M_LOG_LEVEL", "WARNING"), stream=sys.stderr)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
+    lock = threading.Lock()
+
+    def send(message: dict[str, Any]) -> None:
+        with lock:
+            answers.write(json.dumps(message) + "\n")
+            answers.flush()
+
+    settings = Settings.model_validate(json.loads(sys.stdin.readline())["settings"])
+    context = WorkerContext(settings, send)
+    signal.signal(signal.SIGTERM, lambda *_: context.stop())
+    try:
+        module, name = target.split(":")
+        hosted = getattr(importlib.import_module(module), name)
+        if isinstance(hosted, type):
+            return _answer(hosted(settings), send, context)
+        request = from_json(json.dumps(json.loads(sys.stdin.readline())["request"]), _first_hint(hosted))
+        _stop_with_parent(context)
+        send({"result": json.loads(to_json(hosted(request, context)))})
+        return 0
+    except BaseException as error:
+        send(_error(error))
+        return 1
+
+
+def _answer(hosted: Answers, send: Callable[[dict[str, Any]], None], context: WorkerContext) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to save: end at once
+    send({"ready": True})
+    request_type = _first_hint(hosted.answer)
+    for line in sys.stdin:
+        try:
+            request = from_json(json.dumps(json.loads(line)["request"]), request_type)
+            send({"result": json.loads(to_json(hosted.answer(request)))})
+        except Exception as error:
+            send(_error(error))
+    return 0
+
+
+def _first_hint(function: Callable[..., Any]) -> type[Any]:
+    return next(iter(get_type_hints(function).values()))  # type: ignore[no-any-return]
+
+
+def _stop_with_parent(context: WorkerContext) -> None:
+    """Ends the child when the parent is gone: nobody would take its result."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        context.stop()
+        # A parent that was killed sends no SIGKILL after the grace.
+        timer = threading.Timer(context.settings.grace_s, lambda: os._exit(1))
+        timer.daemon = True
+        timer.start()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, P2MError):
+        known = error
+    elif isinstance(error, MemoryError):
+        known = rebuild("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "The worker ran out of memory; take a smaller model or batch.")
+    elif isinstance(error, OSError):
+        from services.kit.errors import from_os_error
+
+        known = from_os_error(error, "Working")
+    else:
+        log.error("unforeseen error in a worker", exc_info=error)
+        known = Internal("BUG", f"A bug in a worker ({type(error).__name__}: {error}). The service's log has the traceback.")
+    return {
+        "error": {
+            "code": known.code, "reason": known.reason, "message": known.message, "field": known.field,
+            "retry_after": known.retry_after,
+        }
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
