@@ -1,0 +1,34 @@
+"""Fixtures that every kind of test uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from services.kit.artifacts import Artifacts
+from services.kit.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a home of the test's own, with no LLM and no hub."""
+    return Settings(home=tmp_path / "home", openai_base_url="", openai_api_key="", hub_offline=True)
+
+
+@pytest.fixture
+def artifacts(settings: Settings) -> Artifacts:
+    """A folder store of the test's own, seen by a service named "tests"."""
+    return Artifacts.open(settings, "tests")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference data beside the checkout; skips where it is absent."""
+    folder = Path(os.environ.get("P2M_SHARED") or ROOT.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"the reference data is absent: no folder {folder}/data (set P2M_SHARED)")
+    return folder
