@@ -1,0 +1,105 @@
+"""Tiny models with random weights, made on the spot: each learns to copy a word of its input in seconds.
+
+    tiny_t5(folder)        encoder-decoder, T5
+    tiny_encoder(folder)   encoder alone, BERT, with a WordPiece tokenizer: the trainer makes an encoder-decoder of it
+    tiny_gpt2(folder)      decoder alone, GPT-2
+    copy_rows(number)      the task: "word3 word7 word1" -> "word3"
+
+Their vocabulary has the words "word0" ... "word19", the letters, digits and marks, so that any ASCII text has tokens.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+from services.kit.values import Row
+
+WORDS = 20
+_LETTERS = string.ascii_lowercase + string.digits + string.punctuation
+
+
+def copy_rows(number: int, seed: int = 0, source: str = "toy") -> list[Row]:
+    """`number` distinct rows: three words in, the first of them out."""
+    rng = random.Random(seed)
+    inputs: dict[str, None] = {}
+    while len(inputs) < number:
+        inputs[" ".join(f"word{rng.randrange(WORDS)}" for _ in range(3))] = None
+    return [Row(text, text.split()[0], source) for text in inputs]
+
+
+def tiny_t5(folder: Path) -> Path:
+    """A T5 of 0.1 M parameters; returns the folder."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = _tokenizer({"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}, "$A </s>")
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=1, num_heads=4, dropout_rate=0.0,
+            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+    return _save(model, tokenizer, folder)
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """A BERT of 0.1 M parameters without a head; returns the folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    special = {
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "unk_token": "[UNK]",
+        "mask_token": "[MASK]",
+    }
+    tokenizer = _tokenizer(special, "[CLS] $A [SEP]", extra=("[unused0]",))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0,
+    )  # fmt: skip
+    return _save(BertModel(config), tokenizer, folder)
+
+
+def tiny_gpt2(folder: Path) -> Path:
+    """A GPT-2 of 0.1 M parameters; its tokenizer has no padding token, like the real one's. Returns the folder."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = _tokenizer({"eos_token": "<|endoftext|>", "unk_token": "<unk>"}, None)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=128, n_embd=64, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return _save(GPT2LMHeadModel(config), tokenizer, folder)
+
+
+def _tokenizer(special: dict[str, str], frame: str | None, extra: tuple[str, ...] = ()) -> Any:
+    """A WordPiece tokenizer over the words and single characters; `frame` is its template, "[CLS] $A [SEP]"."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [*special.values(), *extra, *(f"word{n}" for n in range(WORDS))]
+    pieces += [*_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=True)
+    if frame:
+        framing = [(name, vocabulary[name]) for name in frame.split() if name in vocabulary]
+        backend.post_processor = processors.TemplateProcessing(single=frame, special_tokens=framing)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **special)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
