@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_CHARACTERS = 200_000
 
-# Fewer letters than this say nothing about a language.
+# Fewer ASCII letters than this say nothing about a language.
 _ENOUGH_LETTERS = 10
 _DETECTION_CHARACTERS = 2_000
 
@@ -65,8 +65,7 @@ def words(text: str) -> list[str]:
 def detect_language(text: str) -> str:
     """The ISO 639-1 code of the language that most of the text is in; "en" where it has too few letters to tell."""
     head = text[:_DETECTION_CHARACTERS]
-    letters = sum(character.isalpha() for character in head)
-    if letters < _ENOUGH_LETTERS and not _IS_UNSPACED.search(head):
+    if head.isascii() and sum(character.isalpha() for character in head) < _ENOUGH_LETTERS:
         return "en"
     confidence = {
         found.language.iso_code_639_1.name.lower(): found.value
