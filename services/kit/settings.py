@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     llm: str = Field("gpt-4o-mini", description="The LLM's name at its endpoint.")
     llm_concurrency: int = Field(16, ge=1, description="Most requests in flight at once.")
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
+    llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")
     llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
     llm_prices: Path | None = Field(None, description="JSON {llm: [dollars per million prompt, completion tokens]}.")
     deepl_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_DEEPL_API_KEY", "DEEPL_API_KEY"))
