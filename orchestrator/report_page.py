@@ -1,0 +1,216 @@
+"""The report's page: a Jinja2 template with its style sheet. No script, no font, no picture from elsewhere.
+
+`report` fills it. Autoescape is on: whatever a model or a dataset wrote is text.
+"""
+
+STYLE = """
+:root { color-scheme: light dark;
+  --paper: #fbfaf8; --card: #ffffff; --ink: #1d1c1a; --soft: #67635c; --line: #e4e0d9; --faint: #f3f0ea;
+  --student: #1f6feb; --other: #8a857c; --teacher: #a0620a; --train: #9bbcf2; --validation: #d9730d; --test: #2f7d5b;
+  --good: #17704a; --good-bg: #e3f3ea; --bad: #a8321f; --bad-bg: #fbe9e5; --unsure: #855b00; --unsure-bg: #fbf1d9; }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #161513; --card: #1f1e1b; --ink: #ece9e3; --soft: #a39e94; --line: #35322d; --faint: #282622;
+  --student: #6aa4ff; --other: #8f8a80; --teacher: #e0a449; --train: #4c6fa8; --validation: #f0964a; --test: #58b08a;
+  --good: #7fd3a7; --good-bg: #17342a; --bad: #f2a093; --bad-bg: #3d1f1a; --unsure: #ecc565; --unsure-bg: #372c12; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; letter-spacing: -.01em; }
+h2 { font-size: 1.15rem; margin: 0 0 .25rem; }
+h3 { font-size: .95rem; margin: 1.5rem 0 .4rem; }
+p { margin: .35rem 0 .7rem; } .soft { color: var(--soft); } .small { font-size: .86rem; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.2rem 1.35rem 1.3rem; margin: 1.1rem 0; }
+.lead { color: var(--soft); font-size: .92rem; margin: 0 0 1rem; max-width: 46rem; }
+.verdict { border-radius: 12px; padding: 1.1rem 1.35rem; margin: 1.4rem 0 1.1rem; border: 1px solid transparent; }
+.verdict strong { display: block; font-size: 1.35rem; line-height: 1.3; }
+.verdict.ship { background: var(--good-bg); color: var(--good); } .verdict.no { background: var(--bad-bg); color: var(--bad); }
+.verdict.unsure { background: var(--unsure-bg); color: var(--unsure); } .verdict p { color: var(--ink); margin: .3rem 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 0 0 1.1rem; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem .95rem; }
+.tile b { display: block; font-size: 1.35rem; font-weight: 620; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: .83rem; display: block; line-height: 1.35; }
+blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); color: var(--soft);
+  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow: auto; }
+svg { display: block; overflow: visible; }
+svg text { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
+.grid { stroke: var(--line); stroke-width: 1; } .zero { stroke: var(--soft); stroke-width: 1.5; }
+.interval .whisker { stroke: var(--other); stroke-width: 2; } .interval .dot { fill: var(--other); }
+.interval.student .whisker { stroke: var(--student); } .interval.student .dot { fill: var(--student); }
+.interval.teacher .whisker { stroke: var(--teacher); } .interval.teacher .dot { fill: var(--teacher); }
+.interval.above .whisker { stroke: var(--good); } .interval.above .dot { fill: var(--good); }
+.interval.below .whisker { stroke: var(--bad); } .interval.below .dot { fill: var(--bad); }
+.score { display: grid; grid-template-columns: 11rem minmax(0, 1fr) 9.4rem; grid-template-areas: "who plot value"; gap: 0 .9rem;
+  align-items: center; }
+.score .who { grid-area: who; font-size: .92rem; } .score .plot { grid-area: plot; } .score .value { grid-area: value; }
+.score .who.student { font-weight: 650; color: var(--student); }
+.score .value { font-variant-numeric: tabular-nums; font-size: .92rem; white-space: nowrap; text-align: right; }
+.score .value span { color: var(--soft); font-size: .84rem; }
+.minor { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .2rem 2rem; }
+.minor .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; }
+.losses path { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.losses path.train { stroke: var(--student); } .losses path.validation { stroke: var(--validation); stroke-dasharray: 5 4; }
+.losses circle.train { fill: var(--student); } .losses circle.validation { fill: var(--validation); stroke: var(--card); stroke-width: 1.5; }
+.losses .best { stroke: var(--soft); stroke-dasharray: 2 3; }
+.stack .train { fill: var(--train); } .stack .validation { fill: var(--validation); } .stack .test { fill: var(--test); }
+.key { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .86rem; color: var(--soft); margin: .1rem 0 .6rem; padding: 0; list-style: none; }
+.key i { display: inline-block; width: .75em; height: .75em; border-radius: 3px; margin-right: .4em; vertical-align: -.02em; }
+.key i.train { background: var(--train); } .key i.validation, .key i.vloss { background: var(--validation); } .key i.test { background: var(--test); } .key i.tloss { background: var(--student); }
+.table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: .4rem .9rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th { font-weight: 600; color: var(--soft); font-size: .82rem; white-space: nowrap; } tr:last-child td { border-bottom: 0; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+tr.chosen td { background: var(--faint); } tr.chosen td:first-child { font-weight: 650; }
+.bar { display: grid; grid-template-columns: minmax(6rem, 17rem) minmax(0, 1fr) 8rem; grid-template-areas: "name plot value"; gap: 0 .9rem;
+  align-items: center; font-size: .92rem; margin: .35rem 0; }
+.bar .name { grid-area: name; overflow-wrap: anywhere; } .bar .plot { grid-area: plot; }
+.bar .value { grid-area: value; text-align: right; font-size: .86rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.example { border-top: 1px solid var(--line); padding: .75rem 0; } .example:first-of-type { border-top: 0; }
+.example dl { display: grid; grid-template-columns: 9.5rem 1fr; gap: .15rem .8rem; margin: 0; font-size: .92rem; }
+.example dt { color: var(--soft); } .example dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.example dd.right { color: var(--good); } .example dd.wrong { color: var(--bad); }
+details > summary { cursor: pointer; color: var(--soft); font-size: .92rem; margin: .5rem 0; }
+ul.notes { margin: .3rem 0; padding-left: 1.1rem; } ul.notes li { margin: .3rem 0; overflow-wrap: anywhere; }
+code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", monospace; font-size: .86em; overflow-wrap: anywhere; }
+pre { background: var(--faint); border-radius: 8px; padding: .7rem .9rem; white-space: pre-wrap; margin: .4rem 0 1rem; }
+footer { color: var(--soft); font-size: .84rem; margin-top: 2rem; }
+@media (max-width: 34rem) { main { padding: 1.1rem .8rem 3rem; } section { padding: 1rem .95rem; } h1 { font-size: 1.4rem; }
+  .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; margin-bottom: .45rem; }
+  .bar { grid-template-columns: 1fr auto; grid-template-areas: "name value" "plot plot"; margin-bottom: .7rem; }
+  .example dl { grid-template-columns: 1fr; } .example dt { margin-top: .3rem; } }
+@media print { body { background: #fff; } section, .tile { break-inside: avoid; } }
+"""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="referrer" content="no-referrer">
+<title>{{ name }} · {{ verdict.word }}</title>
+<style>{{ style }}</style>
+</head>
+<body><main>
+<header>
+  <p class="soft small">Report of a run{% if date %} · {{ date }}{% endif %}</p>
+  <h1>{{ name }}</h1>
+  <blockquote>{{ instruction }}</blockquote>
+</header>
+
+<div class="verdict {{ verdict.style }}" id="verdict"><strong>{{ verdict.glyph }} {{ verdict.word }}</strong>
+{% if verdict.reason %}<p>{{ verdict.reason }}</p>{% endif %}</div>
+
+<div class="tiles">
+{% for tile in tiles %}<div class="tile"><span>{{ tile.name }}</span><b>{{ tile.value }}</b><span>{{ tile.detail }}</span></div>
+{% endfor %}</div>
+
+{% macro panel(rows, axis) %}
+{% for row in rows %}<div class="score"><div class="who {{ row.style }}">{{ row.who }}</div><div class="plot">{{ row.chart }}</div>
+<div class="value">{{ row.value }} <span>{{ row.range }}</span></div></div>
+{% endfor %}<div class="score"><div class="plot">{{ axis }}</div></div>
+{% endmacro %}
+
+{% if score_panels %}
+<section id="scores"><h2>Scores</h2>
+<p class="lead">All contestants answered the same locked test rows{% if slice_text %} ({{ slice_text }}){% endif %}. Percentages; the line
+through each dot is its 95 % bootstrap interval.</p>
+<h3>{{ score_panels[0].title }}</h3>{{ panel(score_panels[0].rows, score_panels[0].axis) }}
+{% if score_panels|length > 1 %}<div class="minor">
+{% for metric in score_panels[1:] %}<div><h3>{{ metric.title }}</h3>{{ panel(metric.rows, metric.axis) }}</div>
+{% endfor %}</div>{% endif %}
+{% if ceiling %}<p class="small soft">{{ ceiling }}</p>{% endif %}
+</section>
+{% endif %}
+
+{% if comparisons %}
+<section id="comparisons"><h2>The student less each other contestant</h2>
+<p class="lead">Row by row on the same inputs, in points of exact match. An interval that does not touch zero is a difference that
+the test set is large enough to show.</p>
+{{ panel(comparisons.rows, comparisons.axis) }}
+</section>
+{% endif %}
+
+{% if slices %}
+<section id="slices"><h2>Scores by source</h2>
+<p class="lead">The student's exact match on each part of the test set.</p>
+<div class="table"><table><thead><tr><th>Rows from</th><th class="n">Rows</th><th class="n">Exact match</th><th class="n">95 % interval</th></tr></thead><tbody>
+{% for row in slices %}<tr><td>{{ row.name }}</td><td class="n">{{ row.rows }}</td><td class="n">{{ row.value }}</td><td class="n">{{ row.range }}</td></tr>
+{% endfor %}</tbody></table></div></section>
+{% endif %}
+
+{% if loss_chart %}
+<section id="training"><h2>Training</h2>
+<p class="lead">{{ training_text }}</p>
+<ul class="key"><li><i class="tloss"></i>training loss</li><li><i class="vloss"></i>validation loss (dashed)</li></ul>
+{{ loss_chart }}
+<p class="small soft" style="text-align:center;margin:.1rem 0 0">optimizer steps</p>
+</section>
+{% elif training_text %}
+<section id="training"><h2>Training</h2><p>{{ training_text }}</p></section>
+{% endif %}
+
+{% if sources %}
+<section id="data"><h2>Data</h2>
+<p class="lead">Rows by where they came from and by split. The test split was locked before training.</p>
+<ul class="key"><li><i class="train"></i>train</li><li><i class="validation"></i>validation</li><li><i class="test"></i>test</li></ul>
+{% for source in sources %}<div class="bar"><div class="name">{{ source.name }} <span class="soft small">{{ source.kind }}</span></div>
+<div class="plot">{{ source.chart }}</div><div class="value">{{ source.text }}</div></div>
+{% endfor %}
+{% if removed %}<h3>Rows left out</h3>
+<div class="table"><table><thead><tr><th>Where</th><th>Why</th><th class="n">Rows</th></tr></thead><tbody>
+{% for row in removed %}<tr><td>{{ row.where }}</td><td>{{ row.why }}</td><td class="n">{{ row.rows }}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}
+</section>
+{% endif %}
+
+{% macro example(row) %}
+<div class="example"><dl><dt>Input</dt><dd>{{ row.input }}</dd><dt>Wanted</dt><dd>{{ row.wanted }}</dd>
+<dt>Student</dt><dd class="{{ 'right' if row.right else 'wrong' }}">{{ row.student or '(nothing)' }}{{ ' ✓' if row.right else ' ✗' }}</dd>
+{% for other in row.others %}<dt>{{ other.name }}</dt><dd class="soft">{{ other.answer or '(nothing)' }}</dd>{% endfor %}
+</dl></div>
+{% endmacro %}
+
+{% if errors or samples %}
+<section id="examples"><h2>What it gets right and wrong</h2>
+<p class="lead">{{ examples_text }}</p>
+{% if errors %}<h3>Errors</h3>{% for row in errors[:5] %}{{ example(row) }}{% endfor %}
+{% if errors|length > 5 %}<details><summary>{{ errors|length - 5 }} more errors</summary>{% for row in errors[5:] %}{{ example(row) }}{% endfor %}</details>{% endif %}{% endif %}
+{% if samples %}<h3>Samples</h3>{% for row in samples[:3] %}{{ example(row) }}{% endfor %}
+{% if samples|length > 3 %}<details><summary>{{ samples|length - 3 }} more samples</summary>{% for row in samples[3:] %}{{ example(row) }}{% endfor %}</details>{% endif %}{% endif %}
+</section>
+{% endif %}
+
+{% for choice in choices %}
+<section id="choice-{{ choice.id }}"><h2>{{ choice.title }}</h2>
+<p class="lead">{{ choice.text }}</p>
+{% if choice.candidates %}<div class="table"><table><thead><tr><th>{{ choice.noun }}</th><th class="n">Score</th><th>Why it is here</th></tr></thead><tbody>
+{% for row in choice.candidates %}<tr{% if row.chosen %} class="chosen"{% endif %}><td>{{ row.id }}{% if row.chosen %} ✓{% endif %}</td><td class="n">{{ row.score }}</td>
+<td>{{ row.why }}{% if row.detail %} <span class="soft small">{{ row.detail }}</span>{% endif %}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}
+{% if choice.excluded %}<details><summary>{{ choice.excluded|length }} left out, with the reason</summary>
+<div class="table"><table><tbody>{% for row in choice.excluded %}<tr><td>{{ row.id }}</td><td>{{ row.reason }}</td></tr>{% endfor %}</tbody></table></div></details>{% endif %}
+</section>
+{% endfor %}
+
+<section id="cost"><h2>Time and cost</h2>
+<p class="lead">{{ cost_text }}</p>
+<div class="table"><table><thead><tr><th>Stage</th><th>Outcome</th><th class="n">Time</th><th class="n">Requests</th><th class="n">Tokens</th><th class="n">Dollars</th><th class="n">Replayed</th><th class="n">Unusable</th></tr></thead><tbody>
+{% for row in stages %}<tr><td>{{ row.name }}</td><td>{{ row.message }}</td><td class="n">{{ row.time }}</td><td class="n">{{ row.requests }}</td><td class="n">{{ row.tokens }}</td><td class="n">{{ row.dollars }}</td><td class="n">{{ row.replayed }}</td><td class="n">{{ row.invalid }}</td></tr>
+{% endfor %}<tr><td><b>in all</b></td><td></td><td class="n">{{ total.time }}</td><td class="n">{{ total.requests }}</td><td class="n">{{ total.tokens }}</td><td class="n">{{ total.dollars }}</td><td class="n">{{ total.replayed }}</td><td class="n">{{ total.invalid }}</td></tr>
+</tbody></table></div></section>
+
+{% if notes %}<section id="notes"><h2>What you should know</h2><ul class="notes">{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul></section>{% endif %}
+
+<section id="reproduce"><h2>The same again</h2>
+<p class="lead">The same prompt, options and recorded answers give the same data; on a CPU, the same weights too.</p>
+{% if command %}<pre>{{ command }}</pre>{% endif %}
+<div class="table"><table><tbody>
+{% for row in digests %}<tr><td>{{ row.name }}</td><td><code>{{ row.value }}</code></td></tr>
+{% endfor %}</tbody></table></div>
+<details><summary>The whole prompt</summary><pre>{{ prompt }}</pre></details>
+</section>
+<footer>Beside this file: model/ (loads with plain transformers), data/, metrics.json, model_card.md and run.json, which has every figure
+of this page.</footer>
+</main></body></html>
+"""
