@@ -45,7 +45,8 @@ _ROW_SCHEMA = pa.schema(
 
 
 class Store(Protocol):
-    """Keys and bytes. Keys are relative POSIX paths. Every write is atomic: a reader sees all of it or nothing.
+    """Keys and bytes. Keys are relative POSIX paths; a key is never also the folder of another. Every write, to a key
+    or to a file, is atomic: a reader sees all of it or nothing.
 
     Errors: NotFound for an absent key, DiskFull, Unavailable when the store is out of reach, Unauthenticated or
     PermissionDenied when it refuses.
@@ -85,10 +86,21 @@ def open_store(settings: Settings) -> Store:
 
 
 def check_key(key: str) -> str:
-    """`key`, if it is one; InvalidArgument if it could leave the store or is longer than 500 characters."""
-    if len(key) > 500 or not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
-        raise InvalidArgument("BAD_KEY", f"{key[:80]!r} is not a key: wanted words of letters, digits, . _ = - joined by /.")
+    """`key`, if it is one; InvalidArgument if it could leave the store, or is too long for a file system."""
+    parts = key.split("/")
+    if len(key) > 500 or not _KEY.fullmatch(key) or any(part in (".", "..") or len(part) > 200 for part in parts):
+        raise InvalidArgument(
+            "BAD_KEY",
+            f"{key[:80]!r} is no key: wanted words of letters, digits, . _ = - joined by /, each at most 200 characters.",
+        )
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """`prefix`, if a key can begin with it; InvalidArgument otherwise. The empty one lists the whole store."""
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
 
 
 class Artifacts:
@@ -136,15 +148,10 @@ class Artifacts:
         if artifact.media_type != FOLDER:
             self._fetch_file(artifact, into)
             return into
-        manifest = json.loads(self.read_bytes(artifact))
-        service, _ = _URI.fullmatch(artifact.uri).groups()  # type: ignore[union-attr]
+        entries = _entries(self.read_bytes(artifact), artifact)
         staging = Path(tempfile.mkdtemp(prefix=".fetch-", dir=into.parent))
         try:
-            for entry in manifest["files"]:
-                path = PurePosixPath(entry["path"])
-                if path.is_absolute() or ".." in path.parts:
-                    raise DataLoss("BAD_MANIFEST", f"{artifact.uri} names the file {entry['path']!r}, outside of its folder.")
-                blob = Artifact(f"p2m://{service}/blobs/sha256/{entry['sha256']}", entry["sha256"], entry["size_bytes"])
+            for path, blob in entries:
                 target = staging / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._fetch_file(blob, target)
@@ -161,7 +168,9 @@ class Artifacts:
         entries = []
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             blob = self.put_file(file, "application/octet-stream")
-            entries.append({"path": file.relative_to(path).as_posix(), "sha256": blob.sha256, "size_bytes": blob.size_bytes})
+            entries.append(
+                {"path": file.relative_to(path).as_posix(), "sha256": blob.sha256, "size_bytes": blob.size_bytes}
+            )
         manifest = self.put_bytes(json.dumps({"files": entries}, sort_keys=True).encode(), FOLDER)
         total = sum(entry["size_bytes"] for entry in entries)
         return Artifact(manifest.uri, manifest.sha256, total, FOLDER)
@@ -178,7 +187,7 @@ class Artifacts:
         data = self.read_bytes(artifact)
         try:
             return pq.read_table(io.BytesIO(data))
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # pyarrow says OSError of some damaged files
             raise FailedPrecondition("NOT_PARQUET", f"{artifact.uri} is not a Parquet file: {error}") from error
 
     def put_rows(self, rows: Sequence[Row]) -> Artifact:
@@ -210,10 +219,20 @@ class Artifacts:
 def rows_to_table(rows: Iterable[Row]) -> pa.Table:
     """The Parquet table of a dataset."""
     columns = [
-        {"input": row.input, "output": row.output, "source": row.source, "split": row.split, "answers": list(row.answers)}
+        {
+            "input": _whole(row.input), "output": _whole(row.output), "source": _whole(row.source), "split": row.split,
+            "answers": [_whole(answer) for answer in row.answers],
+        }
         for row in rows
-    ]
+    ]  # fmt: skip
     return pa.Table.from_pylist(columns, schema=_ROW_SCHEMA)
+
+
+def _whole(text: str) -> str:
+    """`text` without halves of surrogate pairs, which JSON can hold and UTF-8 can not."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def table_to_rows(table: pa.Table, name: str) -> list[Row]:
@@ -221,7 +240,8 @@ def table_to_rows(table: pa.Table, name: str) -> list[Row]:
     for column in ("input", "output"):
         if column not in table.column_names:
             raise FailedPrecondition(
-                "MISSING_COLUMN", f"{name} has no column {column!r}: its columns are {', '.join(table.column_names) or 'none'}."
+                "MISSING_COLUMN",
+                f"{name} has no column {column!r}: its columns are {', '.join(table.column_names) or 'none'}.",
             )
         kind = table.schema.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -239,11 +259,33 @@ def _parse(artifact: Artifact) -> tuple[str, str]:
     match = _URI.fullmatch(artifact.uri)
     if not match:
         raise InvalidArgument(
-            "BAD_URI", f"{artifact.uri[:120]!r} is no artifact: wanted p2m://<service>/blobs/sha256/<digest>.", field="uri"
+            "BAD_URI",
+            f"{artifact.uri[:120]!r} is no artifact: wanted p2m://<service>/blobs/sha256/<digest>.",
+            field="uri",
         )
     if artifact.sha256 and artifact.sha256 != match[2]:
-        raise InvalidArgument("BAD_URI", f"{artifact.uri} and its sha256 {artifact.sha256[:64]} differ.", field="sha256")
+        raise InvalidArgument(
+            "BAD_URI", f"{artifact.uri} and its sha256 {artifact.sha256[:64]} differ.", field="sha256"
+        )
     return artifact.uri.removeprefix("p2m://"), match[2]
+
+
+def _entries(manifest: bytes, folder: Artifact) -> list[tuple[PurePosixPath, Artifact]]:
+    """The files that a folder's manifest names. FailedPrecondition when it is none, or names one outside of the folder."""
+    _parse(folder)
+    prefix = folder.uri.rpartition("/")[0]
+    entries = []
+    try:
+        for entry in json.loads(manifest)["files"]:
+            path, digest = PurePosixPath(entry["path"]), str(entry["sha256"])
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in entry["path"]:
+                raise ValueError(f"the path {entry['path']!r}")
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"the digest {digest[:80]!r}")
+            entries.append((path, Artifact(f"{prefix}/{digest}", digest, int(entry["size_bytes"]))))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FailedPrecondition("BAD_MANIFEST", f"{folder.uri} is no folder's manifest: {error}") from error
+    return entries
 
 
 def _check(found: str, wanted: str, uri: str, size: int) -> None:

@@ -107,7 +107,9 @@ async def stream(
                 report(from_message(response.progress, Progress))
         finally:
             stream_call.cancel()  # leaving the loop alone does not
-        raise Internal("NO_RESULT", "The stream ended without a result: this implementation breaks the proto's contract.")
+        raise Internal(
+            "NO_RESULT", "The stream ended without a result: this implementation breaks the proto's contract."
+        )
 
     return await _with_free_slot(call, timeout_s)
 

@@ -153,7 +153,11 @@ class Internal(P2MError):
     code = "INTERNAL"
 
 
-_BY_REASON: dict[str, type[P2MError]] = {"NO_FREE_SLOT": NoFreeSlot, "BUDGET_EXHAUSTED": BudgetExhausted, "DISK_FULL": DiskFull}
+_BY_REASON: dict[str, type[P2MError]] = {
+    "NO_FREE_SLOT": NoFreeSlot,
+    "BUDGET_EXHAUSTED": BudgetExhausted,
+    "DISK_FULL": DiskFull,
+}
 _BY_CODE: dict[str, type[P2MError]] = {
     cls.code: cls
     for cls in (
@@ -175,8 +179,8 @@ def rebuild(code: str, reason: str, message: str, *, field: str = "", retry_afte
 
 def from_os_error(error: OSError, doing: str) -> P2MError:
     """What an OSError means to a caller; `doing` says what was tried, for example "writing the checkpoint"."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{doing}: no space left on the device. Free some space and run the same command again.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(f"{doing}: {error.strerror}. Free some space and run the same command again.")
     if isinstance(error, PermissionError):
         return PermissionDenied("FILE_PERMISSION", f"{doing}: permission denied for {error.filename}.")
     if isinstance(error, FileNotFoundError):

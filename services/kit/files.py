@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from services.kit.artifacts import check_key
+from services.kit.artifacts import check_key, check_prefix
 from services.kit.errors import NotFound, from_os_error
+
+_TEMPORARY = ".part-"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to fill, flushed to disk and renamed to it at the end; gone when that fails."""
+    temporary = path.with_name(_TEMPORARY + uuid.uuid4().hex)
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The new name itself must survive a power cut too: a paid answer may hang on it.
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class FolderStore:
@@ -33,10 +59,11 @@ class FolderStore:
             raise from_os_error(error, f"Reading {key}") from error
 
     def get_file(self, key: str, path: Path) -> None:
+        if self.size(key) is None:
+            raise NotFound("NO_SUCH_KEY", f"There is nothing at {key} in {self.root}.")
         try:
-            shutil.copyfile(self._path(key), path)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise NotFound("NO_SUCH_KEY", f"There is nothing at {key} in {self.root}.") from error
+            with replacing(path) as temporary:
+                shutil.copyfile(self._path(key), temporary)
         except OSError as error:
             raise from_os_error(error, f"Copying {key} to {path}") from error
 
@@ -45,10 +72,11 @@ class FolderStore:
         return path.stat().st_size if path.is_file() else None
 
     def list(self, prefix: str) -> list[str]:
+        check_prefix(prefix)
         # A prefix need not end at a "/": "a/b" lists "a/bc" too, as in S3.
         folder = self.root / prefix.rpartition("/")[0]
         found = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
-        return sorted(key for key in found if key.startswith(prefix) and not Path(key).name.startswith(".part-"))
+        return sorted(key for key in found if key.startswith(prefix) and not Path(key).name.startswith(_TEMPORARY))
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
@@ -58,17 +86,9 @@ class FolderStore:
 
     def _write(self, key: str, fill: Callable[[Path], object]) -> None:
         path = self._path(key)
-        temporary: Path | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
-            fill(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                fill(temporary)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise from_os_error(error, f"Writing {key} to {self.root}") from error

@@ -8,6 +8,8 @@ import sys
 
 def configure(level: str) -> None:
     """Sends all logs to standard error; keeps chatty libraries at WARNING."""
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     for chatty in ("httpx", "httpcore", "openai", "urllib3", "datasets", "sentence_transformers", "bm25s", "dbos"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

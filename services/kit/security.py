@@ -21,12 +21,18 @@ from services.kit.status import replace_behaviour
 
 def uses_tls(settings: Settings) -> bool:
     """Whether TLS is on. FailedPrecondition when only a part of it is set or a file is missing."""
-    given = {"P2M_TLS_CA": settings.tls_ca, "P2M_TLS_CERTIFICATE": settings.tls_certificate, "P2M_TLS_KEY": settings.tls_key}
+    given = {
+        "P2M_TLS_CA": settings.tls_ca,
+        "P2M_TLS_CERTIFICATE": settings.tls_certificate,
+        "P2M_TLS_KEY": settings.tls_key,
+    }
     missing = [name for name, path in given.items() if path is None]
     if len(missing) == 3:
         return False
     if missing:
-        raise FailedPrecondition("TLS_INCOMPLETE", f"TLS needs all of {', '.join(given)}; missing: {', '.join(missing)}.")
+        raise FailedPrecondition(
+            "TLS_INCOMPLETE", f"TLS needs all of {', '.join(given)}; missing: {', '.join(missing)}."
+        )
     return True
 
 
@@ -64,7 +70,9 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         given = dict(details.invocation_metadata or ()).get("authorization", "")
-        if details.method.startswith(self._prefix) and not hmac.compare_digest(str(given).encode(), self._expected.encode()):
+        if details.method.startswith(self._prefix) and not hmac.compare_digest(
+            str(given).encode(), self._expected.encode()
+        ):
             return _refuse(await continuation(details))
         return await continuation(details)
 

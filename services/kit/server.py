@@ -104,7 +104,8 @@ class Server:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise FailedPrecondition(
-                "PORT_TAKEN", f"The {self.service.name} service cannot bind {address}: is another one running? Set P2M_PORT."
+                "PORT_TAKEN",
+                f"The {self.service.name} service cannot bind {address}: is another one running? Set P2M_PORT.",
             ) from error
 
 

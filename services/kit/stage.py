@@ -79,7 +79,9 @@ class Stage:
             return None
         if record["content"] != content:
             raise AlreadyExists(
-                "OTHER_CONTENT", f"The request id {key} was used for other content. Take another id.", field="request_id"
+                "OTHER_CONTENT",
+                f"The request id {key} was used for other content. Take another id.",
+                field="request_id",
             )
         return Parse(json.dumps(record["response"]), response_type())
 

@@ -272,14 +272,18 @@ def _error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, P2MError):
         known = error
     elif isinstance(error, MemoryError):
-        known = rebuild("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "The worker ran out of memory; take a smaller model or batch.")
+        known = rebuild(
+            "RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "The worker ran out of memory; take a smaller model or batch."
+        )
     elif isinstance(error, OSError):
         from services.kit.errors import from_os_error
 
         known = from_os_error(error, "Working")
     else:
         log.error("unforeseen error in a worker", exc_info=error)
-        known = Internal("BUG", f"A bug in a worker ({type(error).__name__}: {error}). The service's log has the traceback.")
+        known = Internal(
+            "BUG", f"A bug in a worker ({type(error).__name__}: {error}). The service's log has the traceback."
+        )
     return {
         "error": {
             "code": known.code, "reason": known.reason, "message": known.message, "field": known.field,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ import pytest
 from services.kit.channel import dial, wait_until_serving
 from services.kit.server import Server
 from services.kit.settings import SERVICES, Settings
+from tests.support.seaweed import Seaweed, seaweed
 
 READY_WITHIN_S = 120.0
 
@@ -58,6 +59,13 @@ def settings(targets: dict[str, str], tmp_path: Path) -> Settings:
     if targets:
         return Settings()
     return Settings(home=tmp_path / "home", openai_base_url="", openai_api_key="", hub_offline=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server of the session's own."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
 
 
 @pytest.fixture
