@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
     llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")
     llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
+    rerank: bool = Field(True, description="Have the LLM rerank datasets; a very small one does it badly.")
     llm_prices: Path | None = Field(None, description="JSON {llm: [dollars per million prompt, completion tokens]}.")
     deepl_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_DEEPL_API_KEY", "DEEPL_API_KEY"))
     deepl_url: str = Field("", description="Another DeepL server; empty: the real one.")
