@@ -1,0 +1,78 @@
+"""Money as a contract: a request is paid for from an allowance before it is sent.
+
+Budget      reserve before, settle after; what is in flight counts as spent until it is settled
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from services.kit.errors import BudgetExhausted
+from services.kit.prices import Price
+from services.kit.values import Allowance, Ledger
+
+
+class Budget:
+    """One request's allowance and what was spent of it."""
+
+    def __init__(self, allowance: Allowance, price: Price) -> None:
+        self.allowance = allowance
+        self.price = price
+        self.spent = Ledger()
+        self._reserved = Ledger()
+        self._settled = asyncio.Event()
+
+    async def reserve(self, prompt_tokens: int, completion_tokens: int) -> Ledger:
+        """Sets aside one request of at most so many tokens.
+
+        Where only what others have set aside stands in the way, waits until they have settled. BudgetExhausted when the
+        request does not fit what is left.
+        """
+        wanted = self.cost(prompt_tokens, completion_tokens)
+        while True:
+            if short := self._short(self.spent + wanted):
+                raise BudgetExhausted(short)
+            if not self._short(self.spent + self._reserved + wanted):
+                self._reserved += wanted
+                return wanted
+            self._settled.clear()
+            await self._settled.wait()
+
+    def settle(self, reserved: Ledger, spent: Ledger) -> None:
+        """Gives back what was set aside and books what was really spent (Ledger() where nothing was)."""
+        self._reserved += replace(
+            reserved,
+            requests=-reserved.requests,
+            prompt_tokens=-reserved.prompt_tokens,
+            completion_tokens=-reserved.completion_tokens,
+            dollars=-reserved.dollars,
+        )
+        self.spent += spent
+        self._settled.set()
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> Ledger:
+        """The ledger of one request of so many tokens."""
+        dollars = self.price.dollars(prompt_tokens, completion_tokens)
+        return Ledger(1, prompt_tokens, completion_tokens, dollars)
+
+    def _short(self, total: Ledger) -> str:
+        """Why `total` is more than is allowed; "" where it is not."""
+        allowed = self.allowance
+        tokens = total.prompt_tokens + total.completion_tokens
+        used = self.spent.prompt_tokens + self.spent.completion_tokens
+        if allowed.requests is not None and total.requests > allowed.requests:
+            return _spent("requests", allowed.requests, self.spent.requests)
+        if allowed.tokens is not None and tokens > allowed.tokens:
+            return _spent("tokens", allowed.tokens, used)
+        # Sums of floats: a billionth of a dollar more is no overrun.
+        if allowed.dollars is not None and (allowed.dollars <= 0 or total.dollars > allowed.dollars + 1e-9):
+            return _spent("dollars", allowed.dollars, self.spent.dollars)
+        return ""
+
+
+def _spent(kind: str, allowed: float, used: float) -> str:
+    return (
+        f"The allowance of {allowed:g} {kind} does not pay for another request to the LLM ({used:.4g} spent so far)."
+        " Raise the budget and run the same command again: what was paid for is kept."
+    )

@@ -1,0 +1,401 @@
+"""One OpenAI-compatible endpoint: what all who ask it in this process share, and what its errors mean.
+
+    Question    messages, schema, sampling: what one HTTP request asks
+    Reply       what the server answered: text, tokens, whether it was cut off
+    Again       not now: try again after a while (raised, with the error to give up with)
+    Endpoint    turn: waits until a request may be sent; send: sends it, once
+
+It knows the server's rate limits (`limits`), how many requests it can bear at once, and which form of structured
+output it takes for a schema: json_schema, else json_object, else plain text with the schema in the messages. The key
+is never in a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
+from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
+
+from services.kit.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    P2MError,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from services.kit.limits import Concurrency, Rates, retry_after
+from services.kit.prices import is_loopback
+from services.kit.settings import Settings
+from services.kit.structured import Schema, closed, is_strict
+
+log = logging.getLogger(__name__)
+
+OPENAI_URL = "https://api.openai.com/v1"
+FORMATS = ("json_schema", "json_object", "text")
+
+_CONTEXT = re.compile(r"context.{0,20}(length|window|size)|maximum context|exceed.{0,30}context|too many tokens", re.I)
+_CHARS_PER_TOKEN = 4
+
+
+class Message(TypedDict):
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+class Question(Protocol):
+    """What `Endpoint.send` needs to know of a request."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def schema(self) -> Schema: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def seed(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server wrote.
+
+    `complete` is False where it was cut off at max_tokens; `refusal` is its reason to write nothing; `format` is the
+    place in FORMATS of the form that it was asked in.
+    """
+
+    text: str
+    complete: bool
+    refusal: str
+    prompt_tokens: int
+    completion_tokens: int
+    format: int
+
+
+class Again(Exception):
+    """The request came to nothing this time. `kind` is refused, dropped, timeout, error or limited."""
+
+    def __init__(self, kind: str, error: P2MError, after: float | None = None) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.error = error
+        self.after = after
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether the server may have answered, and charged, without our seeing it."""
+        return self.kind in ("dropped", "timeout")
+
+
+class Endpoint:
+    """A server and an LLM's name there."""
+
+    def __init__(self, settings: Settings) -> None:
+        import openai  # half a second, which only those who ask an LLM should wait
+
+        self._openai = openai
+        self.url = base_url(settings)
+        self.llm = settings.llm
+        self.timeout_s = settings.llm_timeout_s
+        self.rates = Rates()
+        self.concurrency = Concurrency(settings.llm_concurrency)
+        self.answered_at = 0.0  # monotonic; 0: never
+        self.users = 0
+        self._key = settings.openai_api_key.get_secret_value()
+        self._format: Counter[str] = Counter()  # by schema: the place in FORMATS of the best form that works
+        self._valid: Counter[tuple[str, int]] = Counter()
+        self._invalid: Counter[tuple[str, int]] = Counter()
+        self._renamed: dict[str, str | None] = {}  # parameters that this LLM calls otherwise, or does not take
+        self._completion_tokens: dict[str, float] = {}
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.url,
+            max_retries=0,
+            timeout=self.timeout_s,
+            # A proxy of the environment does not lead back to this machine.
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self.url)),
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def prompt_tokens(self, question: Question) -> int:
+        """An estimate: four bytes a token, eight tokens a message, the schema."""
+        size = sum(len(message["content"].encode()) for message in question.messages)
+        size += len(json.dumps(question.schema.schema))
+        return math.ceil(size / _CHARS_PER_TOKEN) + 8 * len(question.messages)
+
+    @asynccontextmanager
+    async def turn(self, question: Question) -> AsyncIterator[None]:
+        """Waits for a free place and for the rate limits; the place is held for the length of the block."""
+        await self.concurrency.enter()
+        try:
+            await self.rates.enter(self._estimate(question))
+            yield
+        finally:
+            self.concurrency.leave()
+
+    async def send(self, question: Question) -> Reply:
+        """One answer, within a `turn`. Raises Again where a later try may succeed, else what is wrong for good."""
+        name, estimate = question.schema.name, self._estimate(question)
+        reply, seconds = await self._in_some_format(question)
+        self.concurrency.answered(name, seconds)
+        self.answered_at = time.monotonic()
+        self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
+        known = self._completion_tokens.get(name, float(reply.completion_tokens))
+        self._completion_tokens[name] = 0.9 * known + 0.1 * reply.completion_tokens
+        return reply
+
+    def judged(self, name: str, reply: Reply, valid: bool) -> None:
+        """Tells whether the reply fits the schema `name`. A form that never works is given up after three replies."""
+        if valid:
+            self._valid[name, reply.format] += 1
+        elif reply.complete:
+            self._invalid[name, reply.format] += 1
+        useless = self._invalid[name, reply.format] >= 3 and not self._valid[name, reply.format]
+        if useless and reply.format == self._format[name] and reply.format + 1 < len(FORMATS):
+            self._format[name] += 1
+            given_up, next_best = FORMATS[reply.format], FORMATS[reply.format + 1]
+            log.warning("%s does not keep to %s for %r; asking for %s.", self.llm, given_up, name, next_best)
+
+    def _estimate(self, question: Question) -> float:
+        """The tokens that a request will take: those of the prompt and as many as the last answers had."""
+        return self.prompt_tokens(question) + self._completion_tokens.get(question.schema.name, question.max_tokens)
+
+    async def _in_some_format(self, question: Question) -> tuple[Reply, float]:
+        """The reply in the best form that the server takes, and the seconds that it took."""
+        chosen = self._format[question.schema.name]
+        while True:
+            started = time.monotonic()
+            try:
+                reply = await self._request(question, chosen, started)
+            except self._openai.APIStatusError as error:
+                if self._adapts(error):
+                    continue
+                if error.status_code in (400, 415, 422, 501) and not _overflows(error) and chosen + 1 < len(FORMATS):
+                    log.info("%s refused %s (%s).", self.shown_url, FORMATS[chosen], self._said(error))
+                    chosen += 1
+                    continue
+                raise self._refusal(error, started) from None
+            self._format[question.schema.name] = max(self._format[question.schema.name], chosen)
+            return reply, time.monotonic() - started
+
+    async def _request(self, question: Question, chosen: int, started: float) -> Reply:
+        try:
+            # The client's own timeout is one of silence; this one is of the whole answer.
+            async with asyncio.timeout(self.timeout_s):
+                raw = await self._client.chat.completions.with_raw_response.create(**self._body(question, chosen))
+        except (TimeoutError, self._openai.APITimeoutError):
+            self.concurrency.refused(started)
+            text = f"The LLM at {self.shown_url} did not answer within {self.timeout_s:g} s."
+            advice = " Look whether it is overloaded, or set P2M_LLM_TIMEOUT_S higher."
+            raise Again("timeout", Unavailable("LLM_TIMEOUT", text + advice)) from None
+        except self._openai.APIConnectionError as error:
+            raise self._no_connection(error) from None
+        self.rates.learn(raw.headers)
+        return self._reply(raw.text, question, chosen)
+
+    def _body(self, question: Question, chosen: int) -> dict[str, Any]:
+        schema = question.schema
+        body: dict[str, Any] = {
+            "model": self.llm,
+            "messages": list(question.messages),
+            "temperature": question.temperature,
+            "max_tokens": question.max_tokens,
+        }
+        if question.seed is not None:
+            body["seed"] = question.seed
+        if FORMATS[chosen] == "json_schema":
+            spec = {"name": schema.name, "schema": closed(schema.schema), "strict": is_strict(schema.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": spec}
+        else:
+            body["messages"] = _with_schema(question.messages, schema)
+            if FORMATS[chosen] == "json_object":
+                body["response_format"] = {"type": "json_object"}
+        for parameter, other in self._renamed.items():
+            if parameter in body:
+                value = body.pop(parameter)
+                if other:
+                    body[other] = value
+        return body
+
+    def _reply(self, text: str, question: Question, chosen: int) -> Reply:
+        try:
+            body = json.loads(text)
+            choice = body["choices"][0]
+            content = choice["message"].get("content") or ""
+            refusal = choice["message"].get("refusal") or ""
+            usage = body.get("usage") or {}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise Again(
+                "error",
+                Unavailable(
+                    "LLM_PROTOCOL",
+                    f"{self.shown_url} does not answer as an OpenAI-compatible server does: it said {text[:80]!r}."
+                    " Look whether OPENAI_BASE_URL is right; it usually ends in /v1.",
+                ),
+            ) from None
+        finish = choice.get("finish_reason")
+        if finish == "content_filter":
+            refusal = refusal or "the server's content filter stopped it"
+        return Reply(
+            content,
+            finish != "length",
+            refusal,
+            usage.get("prompt_tokens") or self.prompt_tokens(question),
+            usage.get("completion_tokens") or math.ceil(len(content.encode()) / _CHARS_PER_TOKEN),
+            chosen,
+        )
+
+    # -- what errors mean
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without a user and a password that may be in it."""
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    def _no_connection(self, error: Exception) -> Again:
+        cause = error.__cause__ or error
+        refused = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError")
+        text = f"The LLM at {self.shown_url} is out of reach ({_first_line(cause) or type(cause).__name__})."
+        advice = " Start it, or set OPENAI_BASE_URL to one that runs."
+        if refused:
+            return Again("refused", Unavailable("LLM_UNREACHABLE", text + advice))
+        text = f"The LLM at {self.shown_url} dropped the connection before it answered."
+        return Again("dropped", Unavailable("LLM_UNREACHABLE", text + " Look at that server's log."))
+
+    def _refusal(self, error: Any, started: float) -> Exception:
+        """What an HTTP status means: Again, or an error that no second try mends."""
+        status, headers, said = error.status_code, error.response.headers, self._said(error)
+        at = f"The LLM at {self.shown_url}"
+        if status == 429 and _code(error) != "insufficient_quota":
+            self._slow_down(headers, started)
+            text = f"{at} takes no more requests for now (429: {said}). Wait a while, or lower P2M_LLM_CONCURRENCY."
+            return Again("limited", Unavailable("LLM_BUSY", text), retry_after(headers))
+        if status == 429:
+            text = f"{at}: the account has nothing left to spend (429: {said}). Add credit there, or use another LLM."
+            return FailedPrecondition("LLM_QUOTA", text)
+        if status in (401, 403):
+            return self._wrong_key(status)
+        if status in (408, 409, 425) or status >= 500:
+            after = retry_after(headers)
+            if after is not None:
+                self._slow_down(headers, started)
+            text = f"{at} fails ({status}: {said}). Look at that server's log, or try again later."
+            return Again("error", Unavailable("LLM_FAILING", text), after)
+        if status == 404:
+            text = f"{at} knows no LLM {self.llm!r} (404: {said})."
+            advice = " Set P2M_LLM to one that it serves, and look whether OPENAI_BASE_URL is right."
+            return NotFound("LLM_UNKNOWN", text + advice, field="llm")
+        if _overflows(error):
+            text = f"The prompt is longer than {self.llm} can read ({said})."
+            advice = " Shorten it, or use an LLM with a larger context."
+            return InvalidArgument("CONTEXT_OVERFLOW", text + advice, field="prompt")
+        if status == 402:
+            return PermissionDenied("LLM_QUOTA", f"{at} wants to be paid first (402: {said}).")
+        return InvalidArgument("LLM_REFUSED", f"{at} refused the request ({status}: {said}).")
+
+    def _wrong_key(self, status: int) -> P2MError:
+        # What the server says often repeats a part of the key, so it is left out.
+        if not self._key:
+            text = f"The LLM at {self.shown_url} wants a key ({status}), and none is set. Set OPENAI_API_KEY."
+        else:
+            text = (
+                f"The LLM at {self.shown_url} refused the key ({status}). Set OPENAI_API_KEY to one that is valid there"
+                f" and may use {self.llm}, or OPENAI_BASE_URL to the server that it belongs to."
+            )
+        return Unauthenticated("WRONG_KEY", text)
+
+    def _slow_down(self, headers: Mapping[str, str], started: float) -> None:
+        # A server that tells its limits is kept to them by the buckets; fewer at once would not be the cure.
+        if not self.rates.learn(headers):
+            self.concurrency.refused(started)
+        if after := retry_after(headers):
+            self.rates.pause(min(after, 60.0))
+
+    def _adapts(self, error: Any) -> bool:
+        """Whether the LLM takes the request once a parameter is renamed or left out; remembers it."""
+        if error.status_code != 400:
+            return False
+        said = self._said(error)
+        for parameter, other in (("max_tokens", "max_completion_tokens"), ("temperature", None), ("seed", None)):
+            named = f"'{parameter}'" in said and re.search("unsupported|not support", said, re.I)
+            if named and parameter not in self._renamed:
+                self._renamed[parameter] = other
+                return True
+        return False
+
+    def _said(self, error: Any) -> str:
+        body = error.body if isinstance(error.body, dict) else {}
+        said = str(body.get("message") or _first_line(error) or "no reason given")[:200]
+        return said.replace(self._key, "***") if self._key else said
+
+
+_endpoints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, str], Endpoint]] = WeakKeyDictionary()
+
+
+def shared(settings: Settings) -> Endpoint:
+    """The running loop's one endpoint of this URL, LLM and key. Give it back with `release`."""
+    mine = _endpoints.setdefault(asyncio.get_running_loop(), {})
+    key = _identity(settings)
+    if key not in mine:
+        mine[key] = Endpoint(settings)
+    mine[key].users += 1
+    return mine[key]
+
+
+async def release(endpoint: Endpoint, settings: Settings) -> None:
+    """Closes the endpoint's connections when its last user is gone."""
+    endpoint.users -= 1
+    if endpoint.users == 0:
+        _endpoints.get(asyncio.get_running_loop(), {}).pop(_identity(settings), None)
+        await endpoint.close()
+
+
+def base_url(settings: Settings) -> str:
+    return (settings.openai_base_url or OPENAI_URL).rstrip("/")
+
+
+def _identity(settings: Settings) -> tuple[str, str, str]:
+    return base_url(settings), settings.llm, settings.openai_api_key.get_secret_value()
+
+
+def _with_schema(messages: tuple[Message, ...], schema: Schema) -> list[Message]:
+    """The messages with the schema told in the first, a system message."""
+    told = (
+        "Answer with one JSON value and nothing else, no explanation and no code fence. It fits this"
+        f' JSON schema "{schema.name}": {json.dumps(schema.schema, ensure_ascii=False)}'
+    )
+    if messages and messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{told}"}, *messages[1:]]
+    return [{"role": "system", "content": told}, *messages]
+
+
+def _overflows(error: Any) -> bool:
+    code = _code(error)
+    return code in ("context_length_exceeded", "exceed_context_size_error") or bool(_CONTEXT.search(str(error)))
+
+
+def _code(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("code") or body.get("type") or "")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

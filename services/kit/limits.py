@@ -1,0 +1,216 @@
+"""How fast and how many at once: what keeps a client within a server's limits without knowing them beforehand.
+
+Bucket          so much a minute; learns its figures from x-ratelimit-* headers
+Rates           a request bucket and a token bucket, passed in order of arrival
+Concurrency     how many requests are in flight: additive increase, multiplicative decrease
+retry_after     the delay that a refusal asks for
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Bucket:
+    """A token bucket: `per_minute` a minute (None: no limit known), a second's worth at once unless told more."""
+
+    def __init__(self, per_minute: float | None = None) -> None:
+        self.rate: float | None = None
+        self._capacity = self._level = 0.0
+        self._at = time.monotonic()
+        if per_minute:
+            self._resize(per_minute / 60, per_minute / 60)
+            self._level = self._capacity
+
+    def wait(self, cost: float) -> float:
+        """Seconds until `cost` may pass. What exceeds the capacity passes when the bucket is full."""
+        if self.rate is None:
+            return 0.0
+        self._refill()
+        short = min(cost, self._capacity) - self._level
+        return short / self.rate if short > 1e-9 else 0.0
+
+    def take(self, cost: float) -> None:
+        """Takes `cost`, if need be into debt; a negative cost gives back."""
+        if self.rate is not None:
+            self._refill()
+            self._level = min(self._capacity, self._level - cost)
+
+    def learn(self, limit: float, remaining: float, reset_s: float | None) -> None:
+        """What the server says: `limit` a minute, `remaining` now, full again in `reset_s`."""
+        rate = limit / 60
+        if rate <= 0:
+            return
+        known = self.rate is not None
+        if remaining > 0 and reset_s is not None:
+            # What remains and what flows in until it is full is all that it holds.
+            self._resize(rate, min(limit, remaining + reset_s * rate))
+        else:
+            self._resize(rate, rate)
+        if remaining <= 0 and reset_s is not None:
+            remaining = max(-limit, min(0.0, self._capacity - reset_s * rate))  # it may be in debt
+        self._level = min(self._level, remaining) if known else remaining
+
+    def _resize(self, rate: float, capacity: float) -> None:
+        self._refill()
+        # Headers round down, so a capacity read from them wavers: the largest seen at this rate is the true one.
+        known = self._capacity if rate == self.rate else 1.0
+        self._capacity = max(capacity, known, 1.0)
+        self.rate = rate
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        if self.rate is not None:
+            self._level = min(self._capacity, self._level + (now - self._at) * self.rate)
+        self._at = now
+
+
+class Rates:
+    """Requests and tokens a minute, together."""
+
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        self.requests = Bucket(requests_per_minute)
+        self.tokens = Bucket(tokens_per_minute)
+        self._paused_until = 0.0
+        self._turn = asyncio.Lock()
+
+    async def enter(self, tokens: float) -> None:
+        """Waits until one request of so many tokens may be sent, first come, first served."""
+        async with self._turn:
+            while True:
+                delay = max(self.requests.wait(1), self.tokens.wait(tokens), self._paused_until - time.monotonic())
+                if delay <= 0:
+                    break
+                await asyncio.sleep(delay)
+            self.requests.take(1)
+            self.tokens.take(tokens)
+
+    def pause(self, seconds: float) -> None:
+        """Lets nothing pass for so long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    def learn(self, headers: Mapping[str, str]) -> bool:
+        """Takes the figures from x-ratelimit-{limit,remaining,reset}-{requests,tokens}; whether there were any."""
+        found = False
+        for kind, bucket in (("requests", self.requests), ("tokens", self.tokens)):
+            limit, remaining = (_number(headers.get(f"x-ratelimit-{word}-{kind}")) for word in ("limit", "remaining"))
+            if limit and remaining is not None:
+                bucket.learn(limit, remaining, duration(headers.get(f"x-ratelimit-reset-{kind}", "")))
+                found = True
+        return found
+
+
+class Concurrency:
+    """How many requests may be in flight: from few up to `most`, by what the server can bear.
+
+    Each answer that found the window full widens it: by one until the first decrease, then by 1/window, which is one a
+    round trip (Chiu and Jain, 1989). A refusal or a timeout narrows it to 0.7 of what it was, once a round trip. Where
+    the median latency doubles over the lowest seen, a queue is building at a server that refuses nothing: 0.9.
+    """
+
+    def __init__(self, most: int, start: int = 8) -> None:
+        self.most = most
+        self.in_flight = 0
+        self._window = float(min(start, most))
+        self._rising_fast = True
+        self._narrowed_at = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._latencies: dict[str, list[float]] = defaultdict(list)
+        self._lowest: dict[str, float] = {}
+
+    @property
+    def window(self) -> int:
+        return max(1, int(self._window))
+
+    async def enter(self) -> None:
+        if self.in_flight < self.window and not self._waiting:
+            self.in_flight += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the place was given in the very moment
+            raise
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self._admit()
+
+    def answered(self, kind: str, seconds: float) -> None:
+        """An answer came after so many seconds; only latencies of one kind are compared."""
+        if self.in_flight >= self.window:
+            self._window = min(self.most, self._window + (1.0 if self._rising_fast else 1.0 / self._window))
+        sample = self._latencies[kind]
+        sample.append(seconds)
+        if len(sample) >= max(16, self.window):
+            self._compare(kind, statistics.median(sample))
+            sample.clear()
+        self._admit()
+
+    def refused(self, sent_at: float) -> None:
+        """A request sent at `sent_at` (monotonic) was refused or timed out."""
+        if sent_at > self._narrowed_at:  # those sent before the last decrease say nothing new
+            self._narrow(0.7)
+
+    def _compare(self, kind: str, median: float) -> None:
+        # The lowest is forgotten slowly, since a server may have become slower for good.
+        lowest = min(median, self._lowest.get(kind, median) * 1.03)
+        self._lowest[kind] = lowest
+        if median > 2 * lowest:
+            self._narrow(0.9)
+
+    def _narrow(self, factor: float) -> None:
+        self._window = max(1.0, self._window * factor)
+        self._rising_fast = False
+        self._narrowed_at = time.monotonic()
+
+    def _admit(self) -> None:
+        while self._waiting and self.in_flight < self.window:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the server wants to be asked again: retry-after-ms, else Retry-After (seconds or a date)."""
+    exact = _number(headers.get("retry-after-ms"))
+    if exact is not None:
+        return max(0.0, exact / 1000)
+    text = headers.get("retry-after", "")
+    seconds = _number(text)
+    if seconds is not None:
+        return max(0.0, seconds)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def duration(text: str) -> float | None:
+    """Seconds of "1.5s", "6m0s", "120ms" or "3"; None where it is none of these."""
+    plain = _number(text)
+    if plain is not None:
+        return plain
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
