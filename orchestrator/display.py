@@ -88,7 +88,7 @@ class Plain:
         if not changed and now - self._last.get(stage.name, now) < _PLAIN_INTERVAL_S:
             self._last.setdefault(stage.name, now)
             return
-        line = f"{stage.name:<9} {_line(stage, now)}"
+        line = f"{stage.name:<9} {stage_line(stage, now)}"
         if line != self._lines.get(stage.name):
             print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line}", file=self._stream, flush=True)
         self._states[stage.name], self._last[stage.name], self._lines[stage.name] = stage.state, now, line
@@ -205,12 +205,13 @@ def _quoted(value: str) -> str:
     return shlex.quote(clean(value))
 
 
-def _line(stage: run_pb2.Stage, now: float) -> str:
+def stage_line(stage: run_pb2.Stage, now: float) -> str:
+    """Where a stage stands, in one line."""
     spent = spend_text(_ledger(stage))
     if stage.state == run_pb2.STAGE_STATE_RUNNING:
         words = [_progress_words(stage.progress) or clean(stage.message) or "begins", spent]
     else:
-        _, _, word = _STATES[stage.state]
+        _, _, word = _STATES.get(stage.state, ("", "", "not begun"))
         took = (
             f" in {_elapsed(stage, now)}"
             if stage.state == run_pb2.STAGE_STATE_DONE and stage.HasField("started_at")

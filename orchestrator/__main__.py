@@ -1,0 +1,401 @@
+"""The command line, `p2m`: names, options and help. What the commands do is in `commands`.
+
+Only click is imported here: `p2m --help` must answer at once, so each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from services.kit.errors import InvalidArgument, P2MError
+
+if TYPE_CHECKING:
+    from orchestrator.commands import Job
+    from orchestrator.session import Command
+
+_EXITS = """\b
+Exit status:
+  0  done
+  1  the run failed, or something else did
+  2  wrong usage or input: nothing was begun
+  3  cancelled or interrupted: run the same command again to go on
+  4  a service is out of reach
+"""
+
+
+class _Prose(click.Group):
+    """A group whose commands stand in the order of their use, not of the alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Prose,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXITS,
+)
+@click.version_option(None, "--version", package_name="p2m", message="p2m %(version)s")
+def cli() -> None:
+    """A prompt in, a small measured model out.
+
+    Write what a model shall do, best with a few examples, into a file, and run it:
+
+    \b
+        p2m run examples/normalise-dates/prompt.txt --name dates
+        p2m demo dates
+
+    p2m finds data, has an LLM write more, picks a small pretrained model, trains it, and measures it on rows that it
+    has not seen. What it spends stays within --budget; what it has done is never done again.
+    """
+
+
+def _connect(command: Any) -> Any:
+    return click.option(
+        "--connect", metavar="HOST:PORT", default="", help="Use the services there instead of this machine's own."
+    )(command)
+
+
+def _json(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON line on standard output.")(command)
+
+
+@cli.command()
+@click.argument("prompt_file", required=False)
+@click.option("--name", default="", metavar="NAME", help="The run's name; default: made from prompt and options.")
+@click.option("--new", is_flag=True, help="Start another run, even where there is one of this name or content.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the result; default: runs/NAME."
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Your own rows to train on: JSONL, CSV or Parquet with input and output. Repeatable.",
+)
+@click.option(
+    "--test", type=click.Path(path_type=Path), metavar="PATH", help="Your own test set; it is then the whole test."
+)
+@click.option(
+    "--dataset", default="", metavar="ID", help="This dataset of the catalogue instead of the search's choice."
+)
+@click.option(
+    "--skip", multiple=True, type=click.Choice(["datasets", "generate"]), help="Leave a stage out. Repeatable."
+)
+@click.option("--number", type=click.IntRange(0), metavar="N", help="Examples that the LLM writes; default 200.")
+@click.option("--adapt", is_flag=True, help="Have the LLM rewrite the found dataset to the task's format.")
+@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Most rows taken from a dataset; default 3000.")
+@click.option("--model", default="", metavar="ID", help="This model instead of the search's choice.")
+@click.option("--max-size", metavar="SIZE", help="Most bytes of the model's weights, such as 300MB; default 3GB.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Default: the model's, else 5e-5."
+)
+@click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="N", help="Passes over the data; default 3.")
+@click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens in a batch.")
+@click.option("--max-train-time", metavar="TIME", help="Most time for training, such as 5m or 1h30m.")
+@click.option("--lora", is_flag=True, help="Train a low-rank adapter instead of all weights.")
+@click.option(
+    "--teacher-rows", type=click.IntRange(0), metavar="N", help="Test rows that the LLM answers too; default 100."
+)
+@click.option("--seed", type=int, metavar="N", help="Seed of all that is random; default 0.")
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="AMOUNT",
+    help="Most to spend on the LLM: 2 (dollars), 200requests, 50000tokens, 600rpm. Repeatable, or joined by commas.",
+)
+@click.option("--ask", is_flag=True, help="Wait for you at each choice: dataset, columns, model.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
+@_connect
+@_json
+def run(prompt_file: str | None, dry_run: bool, **options: Any) -> int:
+    """Make a model from a prompt.
+
+    PROMPT_FILE is a text file with the instruction and, best, a few examples; "-" reads standard input; without it you
+    type the prompt. The same command goes on with an unfinished run and shows a finished one.
+
+    \b
+    Examples:
+      p2m run prompt.txt
+      p2m run prompt.txt --budget 2 --max-train-time 10m --max-size 300MB
+      p2m run prompt.txt --data my-rows.csv --test my-test.jsonl --skip datasets
+      echo "Translate to French. input=yes output=oui" | p2m run - --dry-run
+    """
+    job = _job(_prompt(prompt_file), options)
+    if dry_run:
+        from orchestrator.estimate import dry_run as estimate
+
+        return _execute(lambda terminal, settings: estimate(terminal, settings, job))
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.run(terminal, settings, job))
+
+
+@cli.command()
+@click.argument("run")
+@_connect
+@_json
+def watch(run: str, connect: str, as_json: bool) -> int:
+    """Follow a run that is under way.
+
+    \b
+    Example:
+      p2m watch normalise-dates
+    """
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.watch(terminal, settings, run, connect, as_json))
+
+
+@cli.command("list")
+@click.option("-n", "--number", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most runs.")
+@_connect
+@_json
+def list_(number: int, connect: str, as_json: bool) -> int:
+    """List the newest runs.
+
+    \b
+    Example:
+      p2m list -n 10
+    """
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.list_runs(terminal, settings, number, connect, as_json))
+
+
+@cli.command()
+@click.argument("run")
+@_connect
+@_json
+def show(run: str, connect: str, as_json: bool) -> int:
+    """Show where a run stands, stage by stage.
+
+    \b
+    Example:
+      p2m show normalise-dates
+    """
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.show(terminal, settings, run, connect, as_json))
+
+
+@cli.command()
+@click.argument("run")
+@_connect
+def cancel(run: str, connect: str) -> int:
+    """Stop a run; what it has is kept.
+
+    \b
+    Example:
+      p2m cancel normalise-dates
+    """
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.cancel(terminal, settings, run, connect))
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("question", type=click.Choice(["dataset", "columns", "model"]))
+@click.argument("value")
+@_connect
+def choose(run: str, question: str, value: str, connect: str) -> int:
+    """Answer what a run that was started with --ask waits for.
+
+    "none" is always an answer, except for the model. `p2m show RUN` prints the question and its values.
+
+    \b
+    Example:
+      p2m choose normalise-dates dataset p2m/normalise-dates
+    """
+    from orchestrator import commands
+
+    return _execute(lambda terminal, settings: commands.choose(terminal, settings, run, question, value, connect))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 shows it to others.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any free one.")
+@click.option("--share", is_flag=True, help="Also a public address, through gradio.live. Set a password.")
+@click.option(
+    "--password",
+    metavar="WORD",
+    help='Ask for it; the user is "p2m". Better: the variable P2M_DEMO_PASSWORD.',
+    envvar="P2M_DEMO_PASSWORD",
+)
+@_connect
+def demo(run: str, host: str, port: int, share: bool, password: str | None, connect: str) -> int:
+    """Try a finished run's model on a page in the browser.
+
+    \b
+    Example:
+      p2m demo normalise-dates
+    """
+    from orchestrator import demo as page
+
+    wanted = page.Page(run, host, port, share, password or "", connect)
+    return _execute(lambda terminal, settings: page.serve(terminal, settings, wanted))
+
+
+@cli.group(cls=_Prose)
+def catalogue() -> None:
+    """The datasets and models that p2m can find."""
+
+
+@catalogue.command("build")
+@click.option(
+    "--models", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Model cards, JSONL. Repeatable."
+)
+@click.option(
+    "--datasets",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Dataset cards, JSONL. Repeatable.",
+)
+def catalogue_build(models: tuple[Path, ...], datasets: tuple[Path, ...]) -> int:
+    """Build the search indexes; without files, of the starter catalogue.
+
+    \b
+    Example:
+      p2m catalogue build --models my-models.jsonl
+    """
+    from orchestrator import catalogue_commands
+
+    return _execute(lambda terminal, settings: catalogue_commands.build(terminal, settings, models, datasets))
+
+
+@catalogue.command("search")
+@click.argument("words", nargs=-1, required=True)
+@click.option(
+    "-n", "--number", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most results of each kind."
+)
+@_json
+def catalogue_search(words: tuple[str, ...], number: int, as_json: bool) -> int:
+    """Search datasets and models, as a run would, without an LLM.
+
+    \b
+    Example:
+      p2m catalogue search find the date in a sentence
+    """
+    from orchestrator import catalogue_commands
+
+    return _execute(
+        lambda terminal, settings: catalogue_commands.search(terminal, settings, " ".join(words), number, as_json)
+    )
+
+
+@cli.command()
+def up() -> int:
+    """Serve everything here, for others to connect to.
+
+    The six services are at ports 50051 to 50056, runs at 50050. P2M_HOST and the TLS settings open them to other machines.
+
+    \b
+    Example:
+      p2m up &
+      p2m run prompt.txt --connect 127.0.0.1:50050
+    """
+    from orchestrator import commands
+
+    return _execute(commands.up)
+
+
+def main() -> int:
+    """Runs the command line; returns the exit status. No traceback reaches the terminal."""
+    try:
+        return int(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except P2MError as error:
+        from orchestrator.terminal import status_of
+
+        click.echo(f"p2m: {error.message}", err=True)
+        return status_of(error)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped.", err=True)
+        return 3
+    except ModuleNotFoundError as error:
+        click.echo(f"p2m: the package {error.name} is missing. Install with: pip install 'p2m[all]'", err=True)
+        return 1
+
+
+def _execute(command: Command) -> int:
+    from orchestrator.session import execute
+
+    return execute(command)
+
+
+def _prompt(prompt_file: str | None) -> str:
+    from orchestrator.inputs import MAX_PROMPT_BYTES, decode_prompt, read_prompt
+
+    if prompt_file not in (None, "-"):
+        return read_prompt(Path(str(prompt_file)))
+    if prompt_file is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError("No prompt: name a file, or - for standard input. Example: p2m run prompt.txt")
+        click.echo("Type what the model shall do, best with a few examples (input=... output=...).", err=True)
+        click.echo("End with Ctrl-D on an empty line.\n", err=True)
+    return decode_prompt(sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1), "standard input")
+
+
+def _job(prompt: str, given: dict[str, Any]) -> Job:
+    """The run that the options describe."""
+    from p2m.common.v1 import common_pb2
+    from p2m.run.v1 import run_pb2
+
+    from orchestrator import amounts
+    from orchestrator.commands import Job
+    from services.kit.wire import to_message
+
+    _check_name(given["name"])
+    options = run_pb2.RunOptions(
+        skip_datasets="datasets" in given["skip"],
+        skip_generation="generate" in given["skip"],
+        dataset=given["dataset"],
+        model=given["model"],
+        lora=given["lora"],
+        ask=given["ask"],
+        adapt=given["adapt"],
+    )
+    plain = {
+        "number": given["number"], "learning_rate": given["learning_rate"], "epochs": given["epochs"],
+        "batch_tokens": given["batch_tokens"], "seed": given["seed"], "teacher_rows": given["teacher_rows"],
+        "max_rows_per_source": given["max_rows"],
+        "max_model_bytes": amounts.size(given["max_size"]) if given["max_size"] else None,
+        "max_train_seconds": amounts.duration(given["max_train_time"]) if given["max_train_time"] else None,
+    }  # fmt: skip
+    for name, value in plain.items():
+        if value is not None:
+            setattr(options, name, value)
+    if given["budget"]:
+        options.budget.CopyFrom(to_message(amounts.budget(given["budget"]), common_pb2.Allowance))
+    if options.skip_generation and options.skip_datasets and not given["data"]:
+        raise InvalidArgument(
+            "NOTHING_TO_TRAIN_ON",
+            "Both --skip datasets and --skip generate leave nothing to train on: give --data PATH.",
+        )
+    return Job(
+        prompt, options, given["name"], given["new"], list(given["data"]), given["test"], given["out"], given["connect"],
+        given["as_json"],
+    )  # fmt: skip
+
+
+def _check_name(name: str) -> None:
+    import re
+
+    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise InvalidArgument(
+            "BAD_NAME", f'The name {name[:120]!r} cannot be: wanted at most 100 letters, digits, "-", "_" or ".".'
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

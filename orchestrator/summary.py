@@ -1,0 +1,122 @@
+"""A run in a few lines: at its end, in `p2m show`, and in `p2m list`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from p2m.run.v1 import run_pb2
+
+from orchestrator.amounts import seconds_text, spend_text
+from orchestrator.display import clean, stage_line
+from orchestrator.report import CONTESTANT_TITLES, main_slice
+from services.kit.values import Ledger
+from services.kit.wire import from_message
+
+_METRICS = (("exact_match_normalised", "exact match"), ("chrf", "chrF++"), ("bertscore", "BERTScore"))
+
+
+def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Path | None) -> None:
+    """What came of a run and what to do next."""
+
+    def say(text: str = "") -> None:
+        print(text, file=stream, flush=True)
+
+    say()
+    if run.state == run_pb2.RUN_STATE_FAILED:
+        where = f" in {run.error.stage}" if run.error.stage else ""
+        say(f"Run {run.name} failed{where}: {clean(run.error.message)}")
+        say("What is done is kept: the same command tries again from there.")
+        return
+    if run.state == run_pb2.RUN_STATE_CANCELLED:
+        say(f"Run {run.name} was cancelled. What it has is kept: the same command goes on with it.")
+        return
+    say(f"Verdict: {clean(run.verdict) or 'not measured'}")
+    scores(stream, record)
+    say()
+    say(f"  time    {_time(run)}")
+    say(f"  cost    {spend_text(from_message(run.ledger, Ledger)) or 'nothing'}")
+    if folder is not None:
+        say(f"  model   {folder / 'model'}")
+        say(f"  report  {folder / 'report.html'}")
+    say()
+    say(f"Try it: p2m demo {run.name}")
+
+
+def scores(stream: TextIO, record: dict[str, Any]) -> None:
+    """A line a contestant: its scores with their 95 % intervals."""
+    measured = (record.get("evaluation") or {}).get("scores") or []
+    part = main_slice(measured)
+    found = {(s["contestant"], s["metric"]): s for s in measured if s["slice"] == part}
+    names = list(dict.fromkeys(name for name, _ in found))
+    if not names:
+        return
+    print(file=stream)
+    print("  " + " " * 19 + "".join(f"{title:>24}" for _, title in _METRICS) + f"{'rows':>8}", file=stream)
+    for name in names:
+        cells = []
+        for metric, _ in _METRICS:
+            estimate = found.get((name, metric), {}).get("estimate")
+            text = f"{estimate['value']:.1f} ({estimate['low']:.1f}–{estimate['high']:.1f})" if estimate else ""
+            cells.append(f"{text:>24}")
+        rows = max(s["rows"] for (who, _), s in found.items() if who == name)
+        print(f"  {CONTESTANT_TITLES.get(name, clean(name)):<19}" + "".join(cells) + f"{rows:>8}", file=stream)
+
+
+def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
+    """All that is known about one run."""
+
+    def say(text: str = "") -> None:
+        print(text, file=stream)
+
+    say(f"Run {shown.name}: {state_word(shown.state)}")
+    say(f"  prompt  {clean(shown.prompt)}")
+    say(f"  begun   {_when(shown)}   time {_time(shown)}")
+    spent = spend_text(from_message(shown.ledger, Ledger))
+    if spent:
+        say(f"  spent   {spent}")
+    say()
+    for stage in shown.stages:
+        say(f"  {stage.name:<9} {stage_line(stage, time.time())}")
+    if shown.HasField("question") and shown.state == run_pb2.RUN_STATE_WAITING:
+        say(f"\nIt waits for an answer: {clean(shown.question.text)}")
+        say(f"  p2m choose {shown.name} {shown.question.id} VALUE      VALUE being one of:")
+        for option in shown.question.options:
+            say(f"    {clean(option.value):<30} {clean(option.label)}")
+    if shown.HasField("error"):
+        say(f"\nIt failed: {clean(shown.error.message)}")
+    if shown.verdict:
+        say(f"\nVerdict: {clean(shown.verdict)}")
+        scores(stream, record)
+        say(f"\nTry it: p2m demo {shown.name}")
+
+
+def table(stream: TextIO, runs: list[run_pb2.Run]) -> None:
+    """Runs, a line each, newest first."""
+    wide = max(4, *(len(found.name) for found in runs))
+    print(f"{'NAME':<{wide}}  {'STATE':<10}  {'BEGUN':<16}  RESULT", file=stream)
+    for found in runs:
+        result = found.verdict or found.error.message or found.prompt
+        line = f"{found.name:<{wide}}  {state_word(found.state):<10}  {_when(found):<16}  {clean(result)}"
+        print(line if len(line) <= 160 else line[:159] + "…", file=stream)
+
+
+def state_word(state: int) -> str:
+    """ "succeeded", "running", ..."""
+    return run_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+
+
+def _when(shown: run_pb2.Run) -> str:
+    return (
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(shown.created_at.seconds))
+        if shown.HasField("created_at")
+        else ""
+    )
+
+
+def _time(shown: run_pb2.Run) -> str:
+    if not shown.HasField("created_at"):
+        return ""
+    ended = shown.ended_at.ToNanoseconds() / 1e9 if shown.HasField("ended_at") else time.time()
+    return seconds_text(ended - shown.created_at.ToNanoseconds() / 1e9)
