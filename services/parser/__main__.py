@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from services.parser.service import ParserService
 from services.kit import logs
 from services.kit.server import serve
 from services.kit.settings import Settings
+from services.parser.service import ParserService
 
 
 def main() -> int:
