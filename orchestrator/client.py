@@ -32,7 +32,7 @@ class RunClient:
 
     def __init__(self, target: str, settings: Settings) -> None:
         self._channel = dial(target, settings)
-        self._stub = run_pb2_grpc.RunServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = run_pb2_grpc.RunServiceStub(self._channel)
         self._metadata = token_metadata(settings)
 
     async def start(self, name: str, prompt: str, options: run_pb2.RunOptions) -> run_pb2.Run:

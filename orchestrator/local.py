@@ -10,11 +10,20 @@ Heavy work still runs in child processes of the services. This is the one place 
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from services.kit.settings import Settings
+from orchestrator.service import RunService
+from services.kit import offline_teacher
+from services.kit.server import Server
+from services.kit.settings import SERVICES, Settings
+
+# Two busy cores write a few tokens a second.
+_OFFLINE_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -43,5 +52,42 @@ async def hosted(
 
     Raises FailedPrecondition when a port is taken, and what a service's warm-up raises.
     """
-    raise NotImplementedError
-    yield
+    ports = ports or {}
+    async with AsyncExitStack() as stack:
+        settings, offline = await _with_llm(settings, stack)
+        given = {name: target for name in SERVICES if (target := getattr(settings, f"{name}_target"))}
+        servers = {name: Server(_service(name, settings), settings) for name in SERVICES if name not in given}
+        for server in servers.values():
+            stack.push_async_callback(server.stop)
+        await asyncio.gather(*(server.start(ports.get(name, 0)) for name, server in servers.items()))
+        targets = {**given, **{name: f"{settings.host}:{server.port}" for name, server in servers.items()}}
+        settings = settings.model_copy(update={f"{name}_target": target for name, target in targets.items()})
+        runs = Server(RunService(settings, adopt=adopt), settings)
+        stack.push_async_callback(runs.stop)
+        await runs.start(ports.get("run", 0))
+        yield LocalStack(f"{settings.host}:{runs.port}", targets, settings, offline)
+
+
+def _service(name: str, settings: Settings) -> Any:
+    module = importlib.import_module(f"services.{name}.service")
+    class_name = "".join(word.capitalize() for word in name.split("_")) + "Service"
+    return getattr(module, class_name)(settings)
+
+
+async def _with_llm(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, bool]:
+    """The settings with an LLM: their own, else the small one of the offline packages, where they are installed."""
+    if settings.openai_base_url or settings.openai_api_key.get_secret_value():
+        return settings, False
+    if offline_teacher.missing():
+        return settings, False
+    teacher = await offline_teacher.start(settings.threads)
+    stack.push_async_callback(teacher.stop)
+    its_own = {
+        "openai_base_url": teacher.base_url,
+        "llm": offline_teacher.NAME,
+        "llm_context_tokens": offline_teacher.CONTEXT_TOKENS,
+        "llm_concurrency": offline_teacher.PARALLEL,
+        "llm_timeout_s": max(settings.llm_timeout_s, _OFFLINE_TIMEOUT_S),
+        "rerank": False,
+    }
+    return settings.model_copy(update=its_own), True

@@ -2,7 +2,7 @@
 
     <out>/
     ├── model/             loads with plain transformers: safetensors, tokenizer, generation config
-    ├── data/              train, validation, test, predictions; and each source as it came: retrieved, generated, user-0, ...
+    ├── data/              train, validation, test, predictions; each source as it came: retrieved, generated-0, ...
     ├── metrics.json       scores, comparisons and the verdict
     ├── report.html        by `report.write(folder, record)`
     ├── model_card.md      by `model_card.write(folder, record)`
@@ -14,19 +14,22 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     prompt          str, whole
     created, ended  str, ISO 8601 in UTC
     options         {option: value}, only those that were set; field names of RunOptions
-    spec            {instruction, demonstrations [{input, output}], language, original_instruction, method "llm" or "rules",
-                    notes [str]}
-    stages          [{name, state "done" | "skipped" | "failed", message, seconds float | None, ledger | None}], in order:
-                    parse, datasets, generate, models, prepare, train, evaluate, report
-    chosen          {dataset: {id, config, input_columns [str], output_column, why, score, licence, rows int, by} | None,
-                     model: {id, location, architecture, why, score, size_bytes, downloads, learning_rate, flags [str], by},
-                     hypothetical_card: str}       by: "llm", "score", "person" or "option"
+    spec            {instruction, demonstrations [{input, output}], language, original_instruction,
+                    method "llm" or "rules", notes [str]}
+    stages          [{name, state "done" | "skipped" | "failed", message, seconds float | None, ledger | None}],
+                    in order: parse, datasets, generate, models, prepare, train, evaluate, report
+    chosen          {dataset: {id, config, input_columns [str], output_column, why, score, licence, rows int,
+                     by} | None,
+                     model: {id, location, architecture, why, score, size_bytes, downloads, learning_rate,
+                     flags [str], by}, hypothetical_card: str}; by: "llm", "score", "person" or "option"
     alternatives    {datasets: [{id, score, why, parts {name: value}, reachable bool, description}],
-                     models: [{id, score, why, parts {name: value}, size_bytes, downloads, location, flags, description}]}
-                    best first, the chosen one among them, at most 25 and 10
+                     models: [{id, score, why, parts {name: value}, size_bytes, downloads, location, flags,
+                     description}]}, best first, the chosen one among them, at most 25 and 10
     excluded_models [{id, reason}]
-    generation      {rows int, dropped {reason: int}, stop_reason "number" | "budget" | "nothing_new", llm str, parts int} | None
-    prepare         {counts [{source, kind "retrieved" | "generated" | "user", split, rows}], removed {reason: int}, notes [str]}
+    generation      {rows int, dropped {reason: int}, stop_reason "number" | "budget" | "nothing_new", llm str,
+                    parts int} | None
+    prepare         {counts [{source, kind "retrieved" | "generated" | "user", split, rows}],
+                    removed {reason: int}, notes [str]}
     data_by_source  {source: {train int, validation int, test int, kind}}
     training        {history [{step, epoch, train_loss, validation_loss float | None}], best_step, parameters, seconds,
                     weights_sha256, notes [str], hyper_parameters {name: value, only those that were set},
@@ -35,12 +38,206 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      comparisons [{against, metric, difference {value, low, high}, rows}],
                      verdict "ship" | "do_not_ship" | "not_enough_evidence", verdict_reason str, ceiling float,
                      bertscore_encoder str, notes [str]}
-    samples         [{input, output, source, real bool, predictions {contestant: str | None}, correct bool}]: the first 30 test
-                    rows, and after them up to 30 more that the student got wrong; correct is normalised exact match
-    ledger          {stages {stage: ledger}, total ledger}; a ledger is {requests, prompt_tokens, completion_tokens, dollars,
-                    replayed, invalid}
+    samples         [{input, output, source, real bool, predictions {contestant: str | None}, correct bool}]: the
+                    first 30 test rows, and after them up to 30 more that the student got wrong; correct is
+                    normalised exact match
+    ledger          {stages {stage: ledger}, total ledger}; a ledger is {requests, prompt_tokens, completion_tokens,
+                    dollars, replayed, invalid}
     artifacts       {name: {uri, sha256, size_bytes, media_type}}: model, base, train, validation, test, predictions,
                     retrieved, generated-<part>, user-<i>; those that there are
 
 Scores are percentages (0 to 100).
 """
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from p2m.run.v1 import run_pb2
+
+from orchestrator import model_card
+from orchestrator import report as report_file
+from orchestrator.plain import plain
+from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
+from services.kit.artifacts import Artifacts
+from services.kit.metrics import exact_match_normalised
+from services.kit.values import Artifact, Ledger
+from services.kit.wire import from_message
+
+SERVICE = "run"
+
+_SAMPLES = 30
+_ERRORS = 30
+_DESCRIPTION_CHARACTERS = 500
+# They are shown under their own headings.
+_NOT_OPTIONS = ("data", "test")
+
+
+async def report(step: Step) -> Outcome:
+    """Writes the folder and stores it as an artifact."""
+    result, count = await asyncio.to_thread(_build, step)
+    message = f"{count} files, {result.size_bytes / 1e6:.1f} MB"
+    return Outcome(message, {"result": asdict(result)})
+
+
+def _build(step: Step) -> tuple[Artifact, int]:
+    store = Artifacts.open(step.settings, SERVICE)
+    known = artifacts(step)
+    with tempfile.TemporaryDirectory(prefix="p2m-result-") as temporary:
+        folder = Path(temporary)
+        store.fetch(known["model"], folder / "model")
+        for name, artifact in known.items():
+            if name not in ("model", "base"):
+                store.fetch(artifact, folder / "data" / f"{name}.parquet")
+        run = record(step, known, store)
+        _write_json(folder / "run.json", run)
+        _write_json(folder / "metrics.json", run["evaluation"])
+        report_file.write(folder, run)
+        model_card.write(folder, run)
+        return store.put_folder(folder), sum(path.is_file() for path in folder.rglob("*"))
+
+
+def artifacts(step: Step) -> dict[str, Artifact]:
+    """The run's artifacts by the names of the record."""
+    done = step.done
+    named = {"model": done["train"]["model"], "base": done["train"]["base"]}
+    named |= {split: done["prepare"][split] for split in ("train", "validation", "test")}
+    named["predictions"] = done["evaluate"]["predictions"]
+    if done["datasets"].get("dataset"):
+        named["retrieved"] = done["datasets"]["dataset"]
+    named |= {f"generated-{i}": dataset for i, dataset in enumerate(done["generate"].get("datasets", []))}
+    named |= {f"user-{i}": plain(data) for i, data in enumerate(step.options.data)}
+    return {name: Artifact(**artifact) for name, artifact in named.items() if artifact and artifact["uri"]}
+
+
+def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str, Any]:
+    """What run.json holds; the module's docstring names its keys."""
+    done = step.done
+    parsed, found, models, trained, measured = (
+        done["parse"], done["datasets"], done["models"], done["train"], done["evaluate"],
+    )  # fmt: skip
+    generated = done["generate"]
+    counts = done["prepare"]["counts"]
+    return {
+        "name": step.name,
+        "prompt": step.prompt,
+        "created": step.standing.created_at.ToDatetime(UTC).isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "options": _given(step.options),
+        "spec": {**parsed["spec"], "method": parsed["method"], "notes": parsed["notes"]},
+        "stages": [_stage(stage) for stage in step.standing.stages],
+        "chosen": {
+            "dataset": found.get("chosen"),
+            "model": {
+                key: models["chosen"][key]
+                for key in ("id", "location", "architecture", "why", "score", "size_bytes", "downloads",
+                            "learning_rate", "flags", "by")
+            },
+            "hypothetical_card": models["hypothetical_card"],
+        },
+        "alternatives": {
+            "datasets": [
+                _candidate(candidate, "reachable") for candidate in found.get("candidates", [])[:SHOWN_DATASETS]
+            ],
+            "models": [
+                _candidate(candidate, "size_bytes", "downloads", "location", "flags")
+                for candidate in models["candidates"][:SHOWN_MODELS]
+            ],
+        },
+        "excluded_models": models["excluded"],
+        "generation": {key: generated[key] for key in ("rows", "dropped", "stop_reason", "llm", "parts")}
+        if "rows" in generated
+        else None,
+        "prepare": {"counts": counts, "removed": done["prepare"]["removed"], "notes": done["prepare"]["notes"]},
+        "data_by_source": _by_source(counts),
+        "training": {
+            **{key: trained[key] for key in ("history", "best_step", "parameters", "seconds", "weights_sha256", "notes",
+                                             "hyper_parameters", "resumed_from_step")},
+            "resumed": trained["resumed_from_step"] is not None,
+        },
+        "evaluation": {
+            key: measured[key]
+            for key in ("scores", "comparisons", "verdict", "verdict_reason", "ceiling", "bertscore_encoder", "notes")
+        },
+        "samples": _samples(store, known),
+        "ledger": {
+            "stages": {stage: asdict(ledger) for stage, ledger in step.spent.items()},
+            "total": asdict(sum(step.spent.values(), Ledger())),
+        },
+        "artifacts": {name: asdict(artifact) for name, artifact in known.items()},
+    }  # fmt: skip
+
+
+def _given(options: run_pb2.RunOptions) -> dict[str, Any]:
+    given = {field.name: value for field, value in options.ListFields()}
+    return {name: value for name, value in plain(options).items() if name in given and name not in _NOT_OPTIONS}
+
+
+def _stage(stage: run_pb2.Stage) -> dict[str, Any]:
+    ended = stage.HasField("started_at") and stage.HasField("ended_at")
+    # The report is written while its own stage is under way.
+    state = "done" if stage.name == "report" else plain(stage)["state"]
+    return {
+        "name": stage.name,
+        "state": state,
+        "message": stage.message,
+        "seconds": (stage.ended_at.ToNanoseconds() - stage.started_at.ToNanoseconds()) / 1e9 if ended else None,
+        "ledger": asdict(from_message(stage.ledger, Ledger)) if stage.HasField("ledger") else None,
+    }
+
+
+def _candidate(candidate: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {
+        "id": candidate["id"],
+        "score": candidate["score"],
+        "why": candidate["why"],
+        "parts": {part["name"]: part["value"] for part in candidate["parts"]},
+        "description": candidate["description"][:_DESCRIPTION_CHARACTERS],
+        **{key: candidate[key] for key in keys},
+    }
+
+
+def _by_source(counts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    sources: dict[str, dict[str, Any]] = {}
+    for count in counts:
+        source = sources.setdefault(count["source"], {"train": 0, "validation": 0, "test": 0, "kind": count["kind"]})
+        source[count["split"]] += count["rows"]
+    return sources
+
+
+def _samples(store: Artifacts, known: dict[str, Artifact]) -> list[dict[str, Any]]:
+    rows = [*_judged(store, known)]
+    wrong = [row for row in rows[_SAMPLES:] if not row["correct"]]
+    return rows[:_SAMPLES] + wrong[:_ERRORS]
+
+
+def _judged(store: Artifacts, known: dict[str, Artifact]) -> Iterator[dict[str, Any]]:
+    """The test rows with everybody's answers."""
+    answered = store.read_table(known["predictions"]).to_pylist()
+    tested = store.read_rows(known["test"])
+    for plain_row, row in zip(answered, tested, strict=True):
+        predictions = {
+            name.removeprefix("prediction_"): value
+            for name, value in plain_row.items()
+            if name.startswith("prediction_")
+        }
+        right = row.answers or (row.output,)
+        yield {
+            "input": row.input,
+            "output": row.output,
+            "source": row.source,
+            "real": bool(plain_row["real"]),
+            "predictions": predictions,
+            "correct": exact_match_normalised(predictions.get("student") or "", right) > 0,
+        }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

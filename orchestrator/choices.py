@@ -1,0 +1,88 @@
+"""What is chosen by default, and how a person is asked instead.
+
+The system's own choice is a question's first option. "none" is an answer everywhere but for the model.
+"""
+
+from __future__ import annotations
+
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2
+from p2m.model_retriever.v1 import model_retriever_pb2
+from p2m.run.v1 import run_pb2
+
+from services.kit.errors import InvalidArgument
+
+# Without an LLM to judge, a dataset is taken only when its description is this close to the task.
+LEAST_COSINE = 0.3
+_TRIED = 3
+_SHOWN = 10
+
+
+def fitting(search: dataset_retriever_pb2.SearchResponse) -> tuple[list[str], str]:
+    """Ids to try in turn, and who chose: the LLM where it did, else the scores."""
+    if search.HasField("chosen"):
+        return ([search.chosen] if search.chosen else []), "llm"
+    close = [
+        candidate.id for candidate in search.candidates if candidate.reachable and _cosine(candidate) >= LEAST_COSINE
+    ]
+    return close[:_TRIED], "score"
+
+
+def dataset_question(search: dataset_retriever_pb2.SearchResponse, picks: list[str]) -> run_pb2.Question:
+    """Which dataset."""
+    ranked = sorted(search.candidates, key=lambda candidate: candidate.id not in picks)
+    options = [
+        run_pb2.Option(
+            value=candidate.id,
+            label=f"{candidate.why or candidate.description[:100]}{'' if candidate.reachable else ' (out of reach)'}",
+        )
+        for candidate in ranked[:_SHOWN]
+    ]
+    none = run_pb2.Option(value="none", label="None of these fit: go on without a dataset.")
+    options = [*options, none] if picks else [none, *options]
+    return run_pb2.Question(id="dataset", text="Which dataset shall the model learn from?", options=options)
+
+
+def columns_question(dataset: str, look: dataset_retriever_pb2.InspectResponse) -> run_pb2.Question:
+    """Which columns: the proposal, then every other column as the output of the rest."""
+    names = [column.name for column in look.columns]
+    proposed = columns_value([*look.input_columns], look.output_column) if look.output_column else ""
+    values = [proposed] if proposed else []
+    for output in names:
+        rest = [name for name in names if name != output]
+        values += [columns_value(rest, output)] if rest else []
+        values += [columns_value([name], output) for name in rest]
+    options = [run_pb2.Option(value=value, label=value) for value in dict.fromkeys(values)]
+    options[0:0] = [] if proposed else [run_pb2.Option(value="none", label="None of these fit.")]
+    if proposed:
+        options.append(run_pb2.Option(value="none", label="None of these fit: go on without this dataset."))
+        options[0].label = f"{proposed} ({look.why})" if look.why else proposed
+    text = f"Which columns of {dataset} are the input and the output?"
+    return run_pb2.Question(id="columns", text=text, options=options)
+
+
+def model_question(search: model_retriever_pb2.SearchResponse) -> run_pb2.Question:
+    """Which model."""
+    options = [
+        run_pb2.Option(value=candidate.id, label=candidate.why or candidate.description[:100])
+        for candidate in search.candidates
+    ]
+    return run_pb2.Question(id="model", text="Which model shall be fine-tuned?", options=options)
+
+
+def columns_value(inputs: list[str], output: str) -> str:
+    """Columns as one word of a question: "context, question -> answer"."""
+    return f"{', '.join(inputs)} -> {output}"
+
+
+def parse_columns(value: str) -> tuple[list[str], str]:
+    """The columns of `columns_value`."""
+    inputs, arrow, output = value.rpartition(" -> ")
+    if not arrow or not inputs or not output:
+        raise InvalidArgument(
+            "BAD_COLUMNS", f"{value!r} names no columns; wanted: input, input -> output.", field="value"
+        )
+    return inputs.split(", "), output
+
+
+def _cosine(candidate: dataset_retriever_pb2.DatasetCandidate) -> float:
+    return next((part.value for part in candidate.parts if part.name == "cosine"), 1.0)

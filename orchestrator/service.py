@@ -1,0 +1,254 @@
+"""RunService: proto in, rows and the pipeline behind.
+
+    RunService(settings, adopt)
+    ├── Runs, Executors      rows in the database that all orchestrators share
+    ├── Stages               channels to the six services
+    └── Pipeline             the durable workflows of this process
+
+With `adopt` it also takes over the unfinished runs of orchestrators that died; without, only those that Start names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from p2m.run.v1 import run_pb2, run_pb2_grpc
+
+from orchestrator.executors import INTERVAL_S, Executors
+from orchestrator.pipeline import Pipeline
+from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
+from orchestrator.stages import Stages
+from services.kit.errors import InvalidArgument, P2MError
+from services.kit.settings import Settings
+from services.kit.text import check_prompt
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WATCH_INTERVAL_S = 0.2
+_PAGE_SIZE, _MOST_PAGE_SIZE = 50, 1000
+_HASH_CHARACTERS = 12
+# They say how a run is done, not what it is.
+_NOT_IDENTITY = ("budget", "ask")
+
+
+class RunService:
+    """The runs."""
+
+    name = "run"
+    full_name = "p2m.run.v1.RunService"
+
+    def __init__(self, settings: Settings, *, adopt: bool = True) -> None:
+        self._settings = settings
+        self._adopt = adopt
+        engine = open_engine(settings)
+        executor = uuid.uuid4().hex
+        self._engine = engine
+        self._runs = Runs(engine, executor)
+        self._executors = Executors(engine, executor)
+        self._stages: Stages | None = None
+        self._pipeline: Pipeline | None = None
+        self._heart: asyncio.Task[None] | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        run_pb2_grpc.add_RunServiceServicer_to_server(self, server)  # type: ignore[arg-type]
+
+    async def warm(self) -> None:
+        """Makes the tables, starts the engine and the heartbeat."""
+        await asyncio.to_thread(self._runs.create_tables)
+        await asyncio.to_thread(self._executors.create_tables)
+        await asyncio.to_thread(self._executors.beat)
+        self._stages = Stages(self._settings)
+        self._pipeline = Pipeline(self._settings, self._runs, self._stages)
+        await self._pipeline.launch()
+        self._heart = asyncio.create_task(self._beat())
+
+    async def close(self) -> None:
+        """Stops what runs here without losing anything."""
+        if self._heart is not None:
+            self._heart.cancel()
+            await asyncio.gather(self._heart, return_exceptions=True)
+        if self._pipeline is not None:
+            await self._pipeline.close()
+        if self._stages is not None:
+            await self._stages.close()
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(self._executors.leave)
+        self._engine.dispose()
+
+    # -- the calls
+
+    async def Start(self, request: run_pb2.StartRequest, context: Any) -> run_pb2.StartResponse:
+        check_prompt(request.prompt)
+        _check_options(request.options)
+        digest = identity(request.prompt, request.options)
+        name = request.name or f"run-{digest[:_HASH_CHARACTERS]}"
+        _check_name(name)
+        if await asyncio.to_thread(self._runs.add, name, digest, request.prompt, request.options):
+            await self._running().start(name, f"{name}#1")
+        else:
+            await self._go_on(await asyncio.to_thread(self._runs.stored, name), digest, request.options)
+        return run_pb2.StartResponse(run=await asyncio.to_thread(self._runs.get, name))
+
+    async def Get(self, request: run_pb2.GetRequest, context: Any) -> run_pb2.GetResponse:
+        return run_pb2.GetResponse(run=await asyncio.to_thread(self._runs.get, request.name))
+
+    async def Watch(self, request: run_pb2.WatchRequest, context: Any) -> AsyncIterator[run_pb2.WatchResponse]:
+        after = request.after
+        while True:
+            for change in await asyncio.to_thread(self._runs.changes, request.name, after):
+                after = change.sequence
+                yield change
+                if change.HasField("run") and change.run.state not in UNFINISHED:
+                    return
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
+    async def Cancel(self, request: run_pb2.CancelRequest, context: Any) -> run_pb2.CancelResponse:
+        run = await asyncio.to_thread(self._runs.cancel, request.name)
+        if run.state in UNFINISHED:
+            await self._running().cancel(run.name, run.workflow)
+        return run_pb2.CancelResponse(run=await asyncio.to_thread(self._runs.get, request.name))
+
+    async def List(self, request: run_pb2.ListRequest, context: Any) -> run_pb2.ListResponse:
+        size = request.page_size or _PAGE_SIZE
+        if not 0 < size <= _MOST_PAGE_SIZE:
+            raise InvalidArgument(
+                "BAD_PAGE_SIZE", f"page_size is {size}; wanted 1 to {_MOST_PAGE_SIZE}.", field="page_size"
+            )
+        runs, before = await asyncio.to_thread(self._runs.page, size, _page_token(request.page_token))
+        return run_pb2.ListResponse(runs=runs, next_page_token="" if before is None else repr(before))
+
+    async def Choose(self, request: run_pb2.ChooseRequest, context: Any) -> run_pb2.ChooseResponse:
+        await asyncio.to_thread(self._runs.choose, request.name, request.question, request.value)
+        return run_pb2.ChooseResponse(run=await asyncio.to_thread(self._runs.get, request.name))
+
+    # -- going on
+
+    async def _go_on(self, run: StoredRun, digest: str, options: run_pb2.RunOptions) -> None:
+        """What Start does with a name that is there."""
+        if run.digest != digest:
+            raise name_taken(run.name)
+        if run.state == run_pb2.RUN_STATE_SUCCEEDED:
+            return
+        if run.state in UNFINISHED:
+            if run.executor == self._runs.executor:
+                return  # under way here: the caller may watch it
+            if await asyncio.to_thread(self._executors.lives, run.executor):
+                raise under_way(run.name)
+        await self._take_up(run, options)
+
+    async def _take_up(self, run: StoredRun, options: run_pb2.RunOptions) -> None:
+        """Makes a run that nobody is at this process's, and goes on with it where it was."""
+        pipeline, next_workflow = self._running(), _next(run)
+        if run.state == run_pb2.RUN_STATE_FAILED:
+            await asyncio.to_thread(self._runs.take_over, run, next_workflow, options)
+            await pipeline.retry(run.name, run.workflow, next_workflow)
+            return
+        await asyncio.to_thread(self._runs.take_over, run, run.workflow, options)
+        if not await pipeline.resume(run.name, run.workflow):
+            # Its workflow ended and its row did not: the process died between the two.
+            owned = await asyncio.to_thread(self._runs.stored, run.name)
+            await asyncio.to_thread(self._runs.take_over, owned, next_workflow, options)
+            await pipeline.start(run.name, next_workflow)
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._executors.beat)
+                for executor in await asyncio.to_thread(self._executors.dead):
+                    await self._bury(executor)
+            except Exception as error:
+                log.warning("the heartbeat failed and is tried again: %s", error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def _bury(self, executor: str) -> None:
+        """Takes over a dead orchestrator's runs; forgets it once it has none left."""
+        left = await asyncio.to_thread(self._runs.owned_by, executor)
+        for run in left if self._adopt else ():
+            with contextlib.suppress(P2MError):  # a faster survivor has it
+                await self._take_up(run, run.options)
+                log.info("took over the run %s of a process that is gone", run.name)
+        if self._adopt or not left:
+            await self._running().forget(executor)
+            await asyncio.to_thread(self._executors.forget, executor)
+
+    def _running(self) -> Pipeline:
+        assert self._pipeline is not None, "the service is not warm"
+        return self._pipeline
+
+
+def identity(prompt: str, options: run_pb2.RunOptions) -> str:
+    """The hash of what a run is: its prompt and its options but for the budget and whether a person is asked."""
+    content = run_pb2.RunOptions()
+    content.CopyFrom(options)
+    for name in _NOT_IDENTITY:
+        content.ClearField(name)  # type: ignore[arg-type]
+    return hashlib.sha256(prompt.encode() + b"\0" + content.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _next(run: StoredRun) -> str:
+    """The id of a run's next workflow: "<run>#2" after "<run>#1"."""
+    return f"{run.name}#{int(run.workflow.rpartition('#')[2]) + 1}"
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            "BAD_NAME",
+            f"{name[:120]!r} is no name for a run: wanted 1 to 100 letters, digits, - _ . (no mark first).",
+            field="name",
+        )
+
+
+def _check_options(options: run_pb2.RunOptions) -> None:
+    """InvalidArgument for a number that is out of its range, and for a run that could have no data."""
+
+    def check(name: Any, low: float, high: float) -> None:
+        value = getattr(options, name)
+        if options.HasField(name) and not low <= value <= high:
+            raise InvalidArgument(
+                "BAD_OPTION", f"{name} is {value}; wanted {low:g} to {high:g}.", field=f"options.{name}"
+            )
+
+    check("number", 0, 1_000_000)
+    check("parts", 1, 100)
+    check("max_model_bytes", 1, 1e15)
+    check("learning_rate", 1e-9, 10)
+    check("epochs", 1e-6, 10_000)
+    check("batch_tokens", 1, 10_000_000)
+    check("max_train_seconds", 1, 1e9)
+    check("seed", 0, 2**31 - 1)
+    check("teacher_rows", 0, 1_000_000)
+    check("max_rows_per_source", 1, 1_000_000_000)
+    check("checkpoint_steps", 1, 1_000_000_000)
+    generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)
+    if options.dataset and options.skip_datasets:
+        raise InvalidArgument(
+            "BAD_OPTION", f"The dataset {options.dataset} is named and datasets are switched off; drop one of the two.",
+            field="options.dataset",
+        )  # fmt: skip
+    if options.skip_datasets and not generates and not options.data:
+        raise InvalidArgument(
+            "NO_DATA",
+            "Datasets and generation are both switched off and no rows are given: there is nothing to train on.",
+            field="options",
+        )
+
+
+def _page_token(token: str) -> float | None:
+    try:
+        return float(token) if token else None
+    except ValueError as error:
+        raise InvalidArgument(
+            "BAD_PAGE_TOKEN",
+            f"{token[:40]!r} is no page token; take next_page_token of an earlier answer.",
+            field="page_token",
+        ) from error

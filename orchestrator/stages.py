@@ -1,0 +1,131 @@
+"""One typed call per stage, over gRPC; nothing of a stage's work is here.
+
+    Stages(settings)     channels to the six services
+    ├── parse, search_datasets, inspect, retrieve, adapt, generate, search_models
+    └── prepare, train, evaluate
+
+A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
+goes on where it was. Errors are those of `services.kit.errors`; one that names the service says how to reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from google.protobuf.message import Message
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2, dataset_retriever_pb2_grpc
+from p2m.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
+from p2m.generator.v1 import generator_pb2, generator_pb2_grpc
+from p2m.model_retriever.v1 import model_retriever_pb2, model_retriever_pb2_grpc
+from p2m.parser.v1 import parser_pb2, parser_pb2_grpc
+from p2m.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+
+from services.kit import channel
+from services.kit.errors import P2MError, Unavailable
+from services.kit.settings import SERVICES, Settings
+from services.kit.values import Progress
+
+if TYPE_CHECKING:
+    from grpc.aio import UnaryUnaryMultiCallable as Method
+
+Report = Callable[[Progress], None]
+R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
+
+# How long a service may take to be ready before the run fails, and how often a broken call is asked again.
+READY_TIMEOUT_S = 60.0
+_ATTEMPTS = 5
+# Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
+_BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
+
+
+class Stages:
+    """The six services, as `settings.target` names them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._targets = {service: settings.target(service) for service in SERVICES}
+        self._channels = {service: channel.dial(target, settings) for service, target in self._targets.items()}
+        self._parser = parser_pb2_grpc.ParserServiceStub(self._channels["parser"])
+        self._datasets = dataset_retriever_pb2_grpc.DatasetRetrieverServiceStub(self._channels["dataset_retriever"])
+        self._generator = generator_pb2_grpc.GeneratorServiceStub(self._channels["generator"])
+        self._models = model_retriever_pb2_grpc.ModelRetrieverServiceStub(self._channels["model_retriever"])
+        self._trainer = trainer_pb2_grpc.TrainerServiceStub(self._channels["trainer"])
+        self._evaluator = evaluator_pb2_grpc.EvaluatorServiceStub(self._channels["evaluator"])
+
+    async def parse(self, request: parser_pb2.ParseRequest) -> parser_pb2.ParseResponse:
+        return await self._unary("parser", self._parser.Parse, request)
+
+    async def search_datasets(
+        self, request: dataset_retriever_pb2.SearchRequest
+    ) -> dataset_retriever_pb2.SearchResponse:
+        return await self._unary("dataset_retriever", self._datasets.Search, request)
+
+    async def inspect(self, request: dataset_retriever_pb2.InspectRequest) -> dataset_retriever_pb2.InspectResponse:
+        return await self._unary("dataset_retriever", self._datasets.Inspect, request)
+
+    async def retrieve(
+        self, request: dataset_retriever_pb2.RetrieveRequest, report: Report
+    ) -> dataset_retriever_pb2.RetrieveResult:
+        return await self._stream(
+            "dataset_retriever", self._datasets.Retrieve, request, report, dataset_retriever_pb2.RetrieveResult
+        )
+
+    async def adapt(
+        self, request: dataset_retriever_pb2.AdaptRequest, report: Report
+    ) -> dataset_retriever_pb2.AdaptResult:
+        return await self._stream(
+            "dataset_retriever", self._datasets.Adapt, request, report, dataset_retriever_pb2.AdaptResult
+        )
+
+    async def generate(self, request: generator_pb2.GenerateRequest, report: Report) -> generator_pb2.GenerateResult:
+        return await self._stream("generator", self._generator.Generate, request, report, generator_pb2.GenerateResult)
+
+    async def search_models(self, request: model_retriever_pb2.SearchRequest) -> model_retriever_pb2.SearchResponse:
+        return await self._unary("model_retriever", self._models.Search, request)
+
+    async def prepare(self, request: trainer_pb2.PrepareRequest, report: Report) -> trainer_pb2.PrepareResult:
+        return await self._stream("trainer", self._trainer.Prepare, request, report, trainer_pb2.PrepareResult)
+
+    async def train(self, request: trainer_pb2.TrainRequest, report: Report) -> trainer_pb2.TrainResult:
+        return await self._stream("trainer", self._trainer.Train, request, report, trainer_pb2.TrainResult)
+
+    async def evaluate(self, request: evaluator_pb2.EvaluateRequest, report: Report) -> evaluator_pb2.EvaluateResult:
+        return await self._stream("evaluator", self._evaluator.Evaluate, request, report, evaluator_pb2.EvaluateResult)
+
+    async def close(self) -> None:
+        """Closes the channels; calls in flight are cancelled."""
+        await asyncio.gather(*(opened.close() for opened in self._channels.values()))
+
+    async def _unary(self, service: str, method: Method[R, M], request: R) -> M:
+        return await self._asked_again(service, lambda: channel.unary(method, request))
+
+    async def _stream(self, service: str, method: Any, request: Any, report: Report, result: type[M]) -> M:
+        """The call's `result` message, which is of the type that `result` names."""
+        return await self._asked_again(service, lambda: channel.stream(method, request, report))
+
+    async def _asked_again(self, service: str, call: Callable[[], Awaitable[M]]) -> M:
+        for attempt in range(_ATTEMPTS):
+            await self._ready(service)
+            try:
+                return await call()
+            except P2MError as error:
+                broken = error.reason in _BROKEN
+                if not broken or attempt == _ATTEMPTS - 1:
+                    raise self._explained(service, error) if broken else error from error
+            await asyncio.sleep(0.2 * 2**attempt)
+        raise AssertionError("the loop returns or raises")
+
+    async def _ready(self, service: str) -> None:
+        try:
+            await channel.wait_until_serving(self._channels[service], READY_TIMEOUT_S)
+        except P2MError as error:
+            raise self._explained(service, error) from error
+
+    def _explained(self, service: str, error: P2MError) -> P2MError:
+        return Unavailable(
+            "SERVICE_UNREACHABLE",
+            f"The {service} service at {self._targets[service]} cannot be reached ({error.message.rstrip('.')}). "
+            "See that it runs, then give the same command again.",
+        )

@@ -1,0 +1,470 @@
+"""What each stage of a run asks of its service, and what of the answer the run keeps.
+
+    parse ─┬─ datasets ─┐
+           ├─ generate ─┼─ prepare ── train ── evaluate
+           └─ models ───┘
+
+A step takes the outcomes of earlier ones and gives its own: plain JSON values, so that they can be stored. A stage that
+cannot help is SKIPPED with the reason; one that must succeed raises. The report is `outcome`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from p2m.common.v1 import common_pb2
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2
+from p2m.evaluator.v1 import evaluator_pb2
+from p2m.generator.v1 import generator_pb2
+from p2m.model_retriever.v1 import model_retriever_pb2
+from p2m.parser.v1 import parser_pb2
+from p2m.run.v1 import run_pb2
+from p2m.trainer.v1 import trainer_pb2
+
+from orchestrator import leases
+from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
+from orchestrator.plain import plain
+from orchestrator.stages import Report, Stages
+from services.kit.errors import BudgetExhausted, FailedPrecondition, P2MError
+from services.kit.settings import Settings
+from services.kit.values import Allowance, Ledger, Progress
+from services.kit.wire import from_message, to_message
+
+DEFAULT_NUMBER = 200
+DEFAULT_TEACHER_ROWS = 100
+MAX_MODEL_BYTES = 3_000_000_000
+SHOWN_DATASETS = 25
+SHOWN_MODELS = 10
+
+_ROWS_A_PART = 500
+_MOST_PARTS = 4
+# Of these a run recovers by going on without the stage; anything else would only hide a fault.
+_CAN_GO_ON = (
+    "UNAVAILABLE",
+    "FAILED_PRECONDITION",
+    "NOT_FOUND",
+    "UNIMPLEMENTED",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gives: one line for a person, what was spent, and values that later steps and the record take."""
+
+    message: str
+    values: dict[str, Any] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step has at hand."""
+
+    name: str
+    """The run's name."""
+    prompt: str
+    options: run_pb2.RunOptions
+    done: dict[str, dict[str, Any]]
+    """The values of earlier steps, by stage."""
+    spent: dict[str, Ledger]
+    """What earlier stages spent."""
+    standing: run_pb2.Run
+    """The run as it stood when the step began."""
+    stages: Stages
+    settings: Settings
+    report: Report
+    ask: Callable[[run_pb2.Question], Awaitable[str]]
+    """Waits, durably, for a person's answer."""
+
+    @property
+    def spec(self) -> common_pb2.PromptSpec:
+        return ParseDict(self.done["parse"]["spec"], common_pb2.PromptSpec())
+
+    def artifact(self, stage: str, key: str) -> common_pb2.Artifact:
+        return ParseDict(self.done[stage][key], common_pb2.Artifact())
+
+    def left(self) -> Allowance:
+        """What of the budget the stages before have left."""
+        budget = from_message(self.options.budget, Allowance) if self.options.HasField("budget") else Allowance()
+        return leases.left(budget, self.spent.values())
+
+    def lease(self, stage: str) -> Allowance:
+        """This stage's part of what parsing left, disjoint from those of the stages beside it."""
+        idle = {
+            "datasets": self.options.skip_datasets,
+            "generate": wanted_examples(self.options) == 0,
+            "evaluate": teacher_rows(self.options) == 0,
+        }
+        weights = {name: share for name, share in leases.SHARES.items() if not idle.get(name)}
+        return leases.split(self.left(), weights)[stage]
+
+
+async def parse(step: Step) -> Outcome:
+    """The prompt, as instruction and demonstrations."""
+    request = parser_pb2.ParseRequest(
+        request_id=f"{step.name}/parse", allowance=_allowance(step.left()), prompt=step.prompt
+    )
+    answer = await step.stages.parse(request)
+    method = plain(answer)["method"]
+    count = len(answer.spec.demonstrations)
+    shown = f"{count} demonstration{'' if count == 1 else 's'}, language {answer.spec.language or 'unknown'}"
+    return Outcome(
+        f"{shown}, parsed by {'the LLM' if method == 'llm' else 'rules'}",
+        {"spec": plain(answer.spec), "method": method, "notes": [*answer.notes]},
+        from_message(answer.ledger, Ledger),
+    )
+
+
+async def datasets(step: Step) -> Outcome:
+    """The dataset that fits best, flattened to text; SKIPPED where none fits or none can be had."""
+    if step.options.skip_datasets:
+        return Outcome("switched off", skipped=True)
+    by_hand = step.options.dataset
+    lease = step.lease("datasets")
+    found: dict[str, Any] = {"candidates": [], "notes": []}
+    ledger = Ledger()
+    try:
+        if by_hand:
+            picks, by = [by_hand], "option"
+        else:
+            search = await step.stages.search_datasets(
+                dataset_retriever_pb2.SearchRequest(
+                    request_id=f"{step.name}/dataset_search", allowance=_allowance(lease), spec=step.spec,
+                    k=SHOWN_DATASETS, rerank=step.settings.rerank,
+                )
+            )  # fmt: skip
+            ledger += from_message(search.ledger, Ledger)
+            found = {"candidates": plain(search)["candidates"], "notes": [*search.notes]}
+            picks, by = fitting(search)
+            if step.options.ask:
+                picks, by = [await step.ask(dataset_question(search, picks))], "person"
+        return await _first_usable(step, picks, by, found, ledger, lease)
+    except P2MError as error:
+        if by_hand or not _may_go_on(error):
+            raise
+        return Outcome(error.message, found, ledger, skipped=True)
+
+
+async def _first_usable(
+    step: Step, picks: list[str], by: str, found: dict[str, Any], ledger: Ledger, lease: Allowance
+) -> Outcome:
+    """The first of `picks` that has usable columns and can be loaded."""
+    if not picks or picks == ["none"]:
+        why = {"person": "a person chose none", "llm": "the LLM says that none fits"}.get(by, "none fits well enough")
+        return Outcome(f"{len(found['candidates'])} candidates, {why}", found, ledger, skipped=True)
+    refused: P2MError | None = None
+    for pick in picks:
+        try:
+            return await _load(step, pick, by, found, ledger, lease)
+        except P2MError as error:
+            if not _may_go_on(error):
+                raise
+            found["notes"].append(f"{pick}: {error.message}")
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: Ledger, lease: Allowance) -> Outcome:
+    look = await step.stages.inspect(
+        dataset_retriever_pb2.InspectRequest(
+            request_id=f"{step.name}/inspect/{_word(pick)}", allowance=_allowance(leases.left(lease, [ledger])),
+            dataset=pick, spec=step.spec,
+        )
+    )  # fmt: skip
+    ledger += from_message(look.ledger, Ledger)
+    inputs, output = [*look.input_columns], look.output_column
+    if step.options.ask:
+        answer = await step.ask(columns_question(pick, look))
+        if answer == "none":
+            raise FailedPrecondition("NO_COLUMNS", f"A person chose none of the columns of {pick}.")
+        inputs, output = parse_columns(answer)
+    if not inputs or not output:
+        raise FailedPrecondition("NO_COLUMNS", f"{pick} has no columns that fit the task. {look.why}".strip())
+    result = await step.stages.retrieve(
+        dataset_retriever_pb2.RetrieveRequest(
+            request_id=f"{step.name}/retrieve/{_word(pick)}", dataset=pick, config=look.config, input_columns=inputs,
+            output_column=output, max_rows=step.options.max_rows_per_source,
+        ),
+        step.report,
+    )  # fmt: skip
+    dataset, rows = result.dataset, sum(split.rows for split in result.splits)
+    if step.options.adapt:
+        try:
+            adapted = await step.stages.adapt(
+                dataset_retriever_pb2.AdaptRequest(
+                    request_id=f"{step.name}/adapt/{_word(pick)}", allowance=_allowance(leases.left(lease, [ledger])),
+                    dataset=dataset, spec=step.spec,
+                ),
+                step.report,
+            )  # fmt: skip
+            dataset, rows = adapted.dataset, adapted.rows
+            ledger += from_message(adapted.ledger, Ledger)
+        except (FailedPrecondition, BudgetExhausted) as error:
+            found["notes"].append(f"Its rows were not rewritten: {error.message}")
+    candidate = next((c for c in found["candidates"] if c["id"] == pick), None)
+    chosen = {
+        "id": pick, "config": look.config, "input_columns": inputs, "output_column": output, "rows": rows, "by": by,
+        "why": (candidate["why"] if candidate else "") or look.why, "score": candidate["score"] if candidate else None,
+        "licence": result.licence or look.licence,
+    }  # fmt: skip
+    values = {**found, "chosen": chosen, "dataset": plain(dataset), "dropped": plain(result)["dropped"]}
+    return Outcome(f"{pick}: {rows} rows, {' + '.join(inputs)} → {output}", values, ledger)
+
+
+async def generate(step: Step) -> Outcome:
+    """Examples by the LLM, in parts that replicas work on at once; SKIPPED where there is no LLM to ask."""
+    number = wanted_examples(step.options)
+    if number == 0:
+        return Outcome("switched off", skipped=True)
+    parts = step.options.parts or min(_MOST_PARTS, math.ceil(number / _ROWS_A_PART))
+    parts = min(parts, number)
+    allowances = leases.split(step.lease("generate"), {str(part): 1.0 for part in range(parts)})
+    report = _summed(step.report, parts)
+    requests = [
+        generator_pb2.GenerateRequest(
+            request_id=f"{step.name}/generate/{part}", allowance=_allowance(allowances[str(part)]), spec=step.spec,
+            number=number // parts + (part < number % parts), part=part, parts=parts, seed=step.options.seed,
+            exclude=step.options.data,
+        )
+        for part in range(parts)
+    ]  # fmt: skip
+    calls = [asyncio.ensure_future(step.stages.generate(r, report(i))) for i, r in enumerate(requests)]
+    try:
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        await _ended(calls)
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    for error in errors:
+        if not _may_go_on(error):
+            raise error
+    results = [answer for answer in answers if not isinstance(answer, BaseException)]
+    rows = sum(result.rows for result in results)
+    if rows == 0:
+        why = str(errors[0]) if errors else _stopped(results)
+        return Outcome(why, {"why": why}, _total(results), skipped=True)
+    llm = results[0].llm
+    message = f"{rows} examples by {llm}" + (f"; {_stopped(results)}" if rows < number and not errors else "")
+    return Outcome(
+        message + (f"; a part failed: {errors[0]}" if errors else ""),
+        {
+            "datasets": [plain(result.dataset) for result in results if result.rows],
+            "rows": rows,
+            "dropped": _added([plain(result)["dropped"] for result in results]),
+            "stop_reason": max((result.stop_reason, plain(result)["stop_reason"]) for result in results)[1],
+            "llm": llm,
+            "parts": parts,
+        },
+        _total(results),
+    )
+
+
+async def models(step: Step) -> Outcome:
+    """The pretrained model. FailedPrecondition where none is left."""
+    search = await step.stages.search_models(
+        model_retriever_pb2.SearchRequest(
+            request_id=f"{step.name}/model_search", allowance=_allowance(step.lease("models")), spec=step.spec,
+            k=SHOWN_MODELS,
+            constraints=model_retriever_pb2.Constraints(
+                max_size_bytes=step.options.max_model_bytes or MAX_MODEL_BYTES, model=step.options.model
+            ),
+        )
+    )  # fmt: skip
+    ledger = from_message(search.ledger, Ledger)
+    if not search.candidates:
+        reasons = "; ".join(f"{model.id}: {model.reason}" for model in search.excluded[:5]) or "the catalogue has none"
+        raise FailedPrecondition(
+            "NO_MODEL",
+            f"No model can be used ({reasons}). Name one with --model, or raise --max-model-bytes.",
+            field="model",
+        )
+    candidate, by = search.candidates[0], "option" if step.options.model else "score"
+    if step.options.ask and not step.options.model:
+        answer = await step.ask(model_question(search))
+        candidate, by = next(c for c in search.candidates if c.id == answer), "person"
+    found = plain(search)
+    return Outcome(
+        f"{candidate.id}, {len(search.candidates)} considered, {len(search.excluded)} excluded",
+        {
+            "chosen": {**plain(candidate), "by": by},
+            "candidates": found["candidates"],
+            "excluded": found["excluded"],
+            "hypothetical_card": search.hypothetical_card,
+            "notes": found["notes"],
+        },
+        ledger,
+    )
+
+
+async def prepare(step: Step) -> Outcome:
+    """Locked splits. FailedPrecondition where there are no rows at all."""
+    kinds = trainer_pb2.DatasetKind
+    sources = [trainer_pb2.TrainingSource(dataset=data, kind=kinds.DATASET_KIND_USER) for data in step.options.data]
+    if step.done["datasets"].get("dataset"):
+        retrieved = step.artifact("datasets", "dataset")
+        sources.append(trainer_pb2.TrainingSource(dataset=retrieved, kind=kinds.DATASET_KIND_RETRIEVED))
+    for generated in step.done["generate"].get("datasets", []):
+        dataset = ParseDict(generated, common_pb2.Artifact())
+        sources.append(trainer_pb2.TrainingSource(dataset=dataset, kind=kinds.DATASET_KIND_GENERATED))
+    if not sources:
+        raise FailedPrecondition(
+            "NO_DATA",
+            "There is nothing to train on. "
+            f"Datasets: {step.done['datasets']['message']}. Generation: {step.done['generate']['message']}. "
+            "Set OPENAI_API_KEY or OPENAI_BASE_URL so that examples can be generated, name a --dataset, or give your "
+            "own rows with --data; then give the same command again.",
+        )
+    request = trainer_pb2.PrepareRequest(
+        request_id=f"{step.name}/prepare", sources=sources, spec=step.spec, seed=step.options.seed,
+        test=step.options.test if step.options.HasField("test") else None,
+        max_rows_per_source=step.options.max_rows_per_source,
+    )  # fmt: skip
+    result = await step.stages.prepare(request, step.report)
+    values = plain(result)
+    split = {name: sum(c.rows for c in result.counts if c.split == name) for name in ("train", "validation", "test")}
+    removed = sum(result.removed.values())
+    return Outcome(
+        f"{split['train']} train, {split['validation']} validation, {split['test']} test rows"
+        + (f"; {removed} taken out" if removed else ""),
+        values,
+    )
+
+
+async def train(step: Step) -> Outcome:
+    """The fine-tuned model."""
+    parameters = hyper_parameters(step.options, step.done["models"]["chosen"]["learning_rate"])
+    request = trainer_pb2.TrainRequest(
+        request_id=f"{step.name}/train", train=step.artifact("prepare", "train"),
+        validation=step.artifact("prepare", "validation"), spec=step.spec, seed=step.options.seed,
+        model=step.done["models"]["chosen"]["location"], hyper_parameters=parameters,
+    )  # fmt: skip
+    resumed: list[int] = []
+
+    def report(progress: Progress) -> None:
+        resumed.extend(int(metric.value) for metric in progress.metrics if metric.name == "resumed_from_step")
+        step.report(progress)
+
+    result = await step.stages.train(request, report)
+    shown = f"{result.parameters / 1e6:.1f} M parameters, best at step {result.best_step}, {result.seconds:.0f} s"
+    given = {key: value for key, value in plain(parameters).items() if value is not None}
+    return Outcome(
+        shown + (f", resumed from step {resumed[0]}" if resumed else ""),
+        {**plain(result), "hyper_parameters": given, "resumed_from_step": resumed[0] if resumed else None},
+    )
+
+
+async def evaluate(step: Step) -> Outcome:
+    """Scores with intervals, and the verdict."""
+    contestant = evaluator_pb2.Contestant
+    contestants = [
+        contestant(name="student", model=step.artifact("train", "model")),
+        contestant(name="base", model=step.artifact("train", "base")),
+        contestant(name="nearest_neighbour", nearest_neighbour=step.artifact("prepare", "train")),
+    ]
+    rows = teacher_rows(step.options)
+    if rows:
+        contestants.append(contestant(name="teacher", teacher=evaluator_pb2.Teacher(max_rows=rows)))
+    request = evaluator_pb2.EvaluateRequest(
+        request_id=f"{step.name}/evaluate", allowance=_allowance(step.left()), spec=step.spec, contestants=contestants,
+        test=step.artifact("prepare", "test"), seed=step.options.seed,
+    )  # fmt: skip
+    result = await step.stages.evaluate(request, step.report)
+    return Outcome(result.verdict_reason, plain(result), from_message(result.ledger, Ledger))
+
+
+def wanted_examples(options: run_pb2.RunOptions) -> int:
+    """How many examples to generate."""
+    if options.skip_generation:
+        return 0
+    return int(options.number) if options.HasField("number") else DEFAULT_NUMBER
+
+
+def teacher_rows(options: run_pb2.RunOptions) -> int:
+    """How many test rows the teacher answers at most."""
+    return int(options.teacher_rows) if options.HasField("teacher_rows") else DEFAULT_TEACHER_ROWS
+
+
+def hyper_parameters(options: run_pb2.RunOptions, models_learning_rate: float) -> trainer_pb2.HyperParameters:
+    """What the options say; the learning rate else as the model's entry says; the rest is the trainer's default."""
+    parameters = trainer_pb2.HyperParameters(lora=True) if options.lora else trainer_pb2.HyperParameters()
+    if options.HasField("learning_rate"):
+        parameters.learning_rate = options.learning_rate
+    elif models_learning_rate:
+        parameters.learning_rate = models_learning_rate
+    if options.HasField("epochs"):
+        parameters.epochs = options.epochs
+    if options.HasField("batch_tokens"):
+        parameters.batch_tokens = options.batch_tokens
+    if options.HasField("checkpoint_steps"):
+        parameters.checkpoint_steps = options.checkpoint_steps
+    if options.HasField("max_train_seconds"):
+        parameters.max_seconds = options.max_train_seconds
+    return parameters
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Whether a run goes on without the stage that failed so: not where a service is down, which is no answer."""
+    if not isinstance(error, P2MError) or error.reason == "SERVICE_UNREACHABLE":
+        return False
+    return error.code in _CAN_GO_ON or isinstance(error, BudgetExhausted)
+
+
+def _allowance(allowance: Allowance) -> common_pb2.Allowance:
+    return to_message(allowance, common_pb2.Allowance)
+
+
+def _word(name: str) -> str:
+    """A dataset's name as a part of a request id: what a key may not have becomes "_"."""
+    return "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "_" for c in name)[:100].strip(".") or "_"
+
+
+def _summed(report: Report, parts: int) -> Callable[[int], Report]:
+    """Reports of several parts as one, added up."""
+    newest: list[Progress | None] = [None] * parts
+
+    def of_part(part: int) -> Report:
+        def forward(progress: Progress) -> None:
+            newest[part] = progress
+            known = [one for one in newest if one is not None]
+            ledgers = [one.ledger for one in known if one.ledger is not None]
+            report(
+                replace(
+                    progress,
+                    done=sum(one.done for one in known),
+                    total=sum(one.total for one in known),
+                    ledger=sum(ledgers, Ledger()) if ledgers else None,
+                )
+            )
+
+        return forward
+
+    return of_part
+
+
+def _total(results: list[Any]) -> Ledger:
+    return sum((from_message(result.ledger, Ledger) for result in results), Ledger())
+
+
+def _added(counts: list[dict[str, int]]) -> dict[str, int]:
+    return {reason: sum(count.get(reason, 0) for count in counts) for reason in sorted({r for c in counts for r in c})}
+
+
+def _stopped(results: list[Any]) -> str:
+    reasons = {plain(result)["stop_reason"] for result in results}
+    if "budget" in reasons:
+        return "the budget was spent; raise --budget and give the same command again"
+    return "the LLM had nothing new to say" if "nothing_new" in reasons else "nothing was generated"
+
+
+async def _ended(calls: Sequence[asyncio.Future[Any]]) -> None:
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
