@@ -1,0 +1,220 @@
+"""Every contestant answers the same locked test rows; then they are scored, compared and judged.
+
+evaluate ─┬─ student, base          predict.answer, each in a child
+          ├─ nearest neighbour      neighbours.answer, in a child
+          ├─ teacher                teacher.answer, while the others work
+          ├─ score.score            metrics and intervals, in a child
+          └─ verdict.judge
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from services.evaluator import teacher as teachers
+from services.evaluator.neighbours import NeighbourJob, Neighbours
+from services.evaluator.predict import AnswerJob, Answers
+from services.evaluator.score import EXACT_MATCH, ScoreJob, Scores, right_answers
+from services.evaluator.values import DEFAULT_MARGIN, STUDENT, Contestant, EvaluateRequest, EvaluateResult
+from services.evaluator.verdict import ENOUGH_ROWS, judge
+from services.kit import worker
+from services.kit.artifacts import Artifacts, table_to_rows
+from services.kit.errors import FailedPrecondition, InvalidArgument
+from services.kit.llm import Session, Teacher
+from services.kit.settings import Settings
+from services.kit.values import Artifact, Ledger, Progress, Row
+
+Report = Callable[[Progress], None]
+Predictions = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class TestSplit:
+    """The locked rows, and whether each is real; without that column all are."""
+
+    rows: tuple[Row, ...]
+    real: tuple[bool, ...]
+
+    __test__ = False  # for pytest: no test class
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(row.input for row in self.rows)
+
+
+async def evaluate(
+    request: EvaluateRequest, artifacts: Artifacts, settings: Settings, llm: Teacher | None, report: Report
+) -> EvaluateResult:
+    """Scores, comparisons, verdict and predictions.
+
+    Raises InvalidArgument for contestants that make no sense, FailedPrecondition for an empty test split or a model
+    that cannot be loaded. A teacher that cannot be measured is left out and noted.
+    """
+    _check(request.contestants)
+    test = await asyncio.to_thread(_read, artifacts, request.test)
+    asked = next((one for one in request.contestants if one.teacher is not None), None)
+    session = llm.session(request.request_id, request.allowance) if llm and asked else None
+    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings))
+    try:
+        predictions: dict[str, Predictions] = {}
+        ceiling = 0.0
+        for contestant in request.contestants:
+            if contestant.model is not None:
+                answers = await _model_answers(contestant, request, test, artifacts, settings, report)
+                predictions[contestant.name] = answers.outputs
+                ceiling = answers.ceiling if contestant.name == STUDENT else ceiling
+            elif contestant.nearest_neighbour is not None:
+                predictions[contestant.name] = await _neighbour_answers(contestant, test, artifacts, settings, report)
+        if asked and not asking.done():
+            report(Progress(message="waiting for the teacher's answers"))
+        taught = await asking
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    if asked and any(output is not None for output in taught.outputs):
+        predictions[asked.name] = taught.outputs
+    scored = await worker.run(
+        "services.evaluator.score:score",
+        ScoreJob(test.rows, test.real, predictions, request.seed),
+        Scores,
+        settings,
+        report,
+    )
+    rivals = [one.name for one in request.contestants if one.teacher is None and one.name != STUDENT]
+    margin = DEFAULT_MARGIN if request.margin is None else request.margin
+    verdict, reason = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
+    return EvaluateResult(
+        scored.scores, scored.comparisons, verdict, reason,
+        await asyncio.to_thread(_store, artifacts, test, predictions),
+        ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
+        tuple(note for note in (taught.note, *_notes(request, test, predictions, scored, ceiling)) if note),
+    )  # fmt: skip
+
+
+def _check(contestants: tuple[Contestant, ...]) -> None:
+    names = [contestant.name for contestant in contestants]
+    for name in names:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or names.count(name) > 1:
+            raise InvalidArgument(
+                "BAD_CONTESTANT",
+                f"A contestant is named {name!r}; wanted distinct names of a-z, 0-9 and _.",
+                field="contestants",
+            )
+    for one in contestants:
+        if [one.model, one.nearest_neighbour, one.teacher].count(None) != 2:
+            raise InvalidArgument(
+                "BAD_CONTESTANT",
+                f"The contestant {one.name} is nobody; wanted a model, nearest_neighbour or teacher.",
+                field="contestants",
+            )
+    if not any(one.name == STUDENT and one.model for one in contestants):
+        raise InvalidArgument(
+            "NO_STUDENT",
+            f"Nobody is to be judged: wanted a model named {STUDENT!r} among {', '.join(names) or 'the contestants'}.",
+            field="contestants",
+        )
+    if sum(one.teacher is not None for one in contestants) > 1:
+        raise InvalidArgument("TWO_TEACHERS", "There are two teachers; at most one can be asked.", field="contestants")
+
+
+def _read(artifacts: Artifacts, test: Artifact) -> TestSplit:
+    table = artifacts.read_table(test)
+    rows = tuple(table_to_rows(table, test.uri))
+    if not rows:
+        raise FailedPrecondition(
+            "EMPTY_TEST_SPLIT", f"The test split {test.uri} has no rows; there is nothing to measure on."
+        )
+    if "real" not in table.column_names:
+        return TestSplit(rows, (True,) * len(rows))
+    return TestSplit(rows, tuple(bool(value) for value in table.column("real").to_pylist()))
+
+
+async def _model_answers(
+    contestant: Contestant,
+    request: EvaluateRequest,
+    test: TestSplit,
+    artifacts: Artifacts,
+    settings: Settings,
+    report: Report,
+) -> Answers:
+    assert contestant.model is not None
+    report(Progress(0, len(test.rows), "rows", f"{contestant.name} is loaded"))
+    with tempfile.TemporaryDirectory(prefix="p2m-evaluator-", ignore_cleanup_errors=True) as folder:
+        model = await asyncio.to_thread(artifacts.fetch, contestant.model, Path(folder) / "model")
+        answers = tuple(right_answers(row) for row in test.rows) if contestant.name == STUDENT else ()
+        job = AnswerJob(contestant.name, str(model), request.spec, test.inputs, answers)
+        return await worker.run("services.evaluator.predict:answer", job, Answers, settings, report)
+
+
+async def _neighbour_answers(
+    contestant: Contestant, test: TestSplit, artifacts: Artifacts, settings: Settings, report: Report
+) -> Predictions:
+    assert contestant.nearest_neighbour is not None
+    train = await asyncio.to_thread(artifacts.read_rows, contestant.nearest_neighbour)
+    if not train:
+        raise FailedPrecondition("EMPTY_TRAINING_SPLIT", "The nearest neighbour has no training rows to copy from.")
+    job = NeighbourJob(
+        contestant.name, tuple(row.input for row in train), tuple(row.output for row in train), test.inputs
+    )
+    return (await worker.run("services.evaluator.neighbours:answer", job, Neighbours, settings, report)).outputs
+
+
+async def _teacher_answers(
+    asked: Contestant | None, session: Session | None, request: EvaluateRequest, test: TestSplit, settings: Settings
+) -> teachers.TeacherAnswers:
+    """The teacher's answers to the first rows, None for the others."""
+    if asked is None or asked.teacher is None:
+        return teachers.TeacherAnswers()
+    if session is None:
+        return teachers.TeacherAnswers(note="The teacher was not measured: no LLM is configured (OPENAI_BASE_URL).")
+    first = test.inputs[: asked.teacher.max_rows or None]
+    found = await teachers.answer(session, request.spec, first, settings.llm_concurrency)
+    rest = (None,) * (len(test.rows) - len(first))
+    return teachers.TeacherAnswers(found.outputs + rest, found.note)
+
+
+def _store(artifacts: Artifacts, test: TestSplit, predictions: dict[str, Predictions]) -> Artifact:
+    columns = {
+        "input": [row.input for row in test.rows],
+        "output": [row.output for row in test.rows],
+        "source": [row.source for row in test.rows],
+        "real": list(test.real),
+    }
+    types = [(name, pa.string()) for name in ("input", "output", "source")] + [("real", pa.bool_())]
+    for name, outputs in predictions.items():
+        columns[f"prediction_{name}"] = list(outputs)
+        types.append((f"prediction_{name}", pa.string()))
+    return artifacts.put_table(pa.table(columns, schema=pa.schema(types)))
+
+
+def _notes(
+    request: EvaluateRequest, test: TestSplit, predictions: dict[str, Predictions], scored: Scores, ceiling: float
+) -> list[str]:
+    notes = []
+    if not any(test.real):
+        notes.append(
+            "No test row is real: the verdict rests on rows that the LLM wrote, which may be wrong or too easy."
+        )
+    if ceiling < 100:
+        notes.append(
+            f"The student's tokenizer cannot write {100 - ceiling:.1f} % of the right outputs as they stand; "
+            f"its exact match can be at most {ceiling:.1f}."
+        )
+    for name, outputs in predictions.items():
+        empty = sum(output is not None and not output.strip() for output in outputs)
+        if empty:
+            notes.append(f"{empty} predictions of {name.replace('_', ' ')} are empty and score 0.")
+    for one in scored.comparisons:
+        is_teacher = any(other.name == one.against and other.teacher for other in request.contestants)
+        if is_teacher and one.metric == EXACT_MATCH and one.rows < ENOUGH_ROWS:
+            notes.append(
+                f"The teacher was measured on {one.rows} rows, fewer than {ENOUGH_ROWS}: the verdict leaves it out."
+            )
+    return notes

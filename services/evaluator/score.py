@@ -1,0 +1,137 @@
+"""Scores every contestant by every metric on every slice, and the student against each other; runs in a child.
+
+Slices: "all", "real", "generated" and each source. The student is compared on the rows that the verdict rests on: the
+real ones where there are any, else all, and of these those that the other contestant answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.evaluator import intervals
+from services.evaluator.values import STUDENT, Comparison, Score
+from services.kit.locations import resolve, split
+from services.kit.values import Progress, Row
+from services.kit.worker import WorkerContext
+
+EXACT_MATCH = "exact_match"
+SHARES = (EXACT_MATCH, "exact_match_normalised")
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Test rows, whether each is real, and each contestant's predictions, None where it did not answer."""
+
+    rows: tuple[Row, ...]
+    real: tuple[bool, ...]
+    predictions: dict[str, tuple[str | None, ...]]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores and comparisons, and the encoder that BERTScore used."""
+
+    scores: tuple[Score, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    bertscore_encoder: str = ""
+
+
+def score(job: ScoreJob, context: WorkerContext) -> Scores:
+    """Measures; takes seconds a thousand rows, most of them for BERTScore."""
+    from services.evaluator.metrics import BERTScore, ChrF, ExactMatch, ExactMatchNormalised
+
+    location = context.settings.bertscore_encoder
+    encoder = location if split(location)[0] != "hub" else split(location)[1].partition("@")[0]
+    measures = {
+        "exact_match": ExactMatch(),
+        "exact_match_normalised": ExactMatchNormalised(),
+        "chrf": ChrF(),
+        "bertscore": BERTScore(resolve(location, context.settings), encoder),
+    }
+    references = [right_answers(row) for row in job.rows]
+    everything = slices(job.rows, job.real)
+    compared = everything["real"] or everything["all"]
+    scores: list[Score] = []
+    comparisons: list[Comparison] = []
+    for done, (metric, measure) in enumerate(measures.items()):
+        context.raise_if_stopping()
+        context.report(Progress(done, len(measures), "metrics", f"scoring by {metric}"))
+        measured = {}
+        for name, predictions in job.predictions.items():
+            answered = [number for number, text in enumerate(predictions) if text is not None]
+            if answered:
+                found = measure.compute(
+                    predictions=[predictions[number] for number in answered],
+                    references=[references[number] for number in answered],
+                )
+                measured[name] = dict(zip(answered, found["rows"], strict=True))
+        for where, numbers in everything.items():
+            for name, by_row in measured.items():
+                scores += _scores(name, where, metric, by_row, numbers, measure.total, job.seed)
+        for name in measured:
+            if name != STUDENT:
+                comparisons += _comparison(name, metric, measured, compared, measure.total, job.seed)
+    return Scores(tuple(scores), tuple(comparisons), encoder)
+
+
+def right_answers(row: Row) -> tuple[str, ...]:
+    """All right outputs of a row."""
+    return row.answers or (row.output,)
+
+
+def slices(rows: Sequence[Row], real: Sequence[bool]) -> dict[str, list[int]]:
+    """The numbers of the rows in each slice; a source that bears another slice's name is left to that."""
+    found: dict[str, list[int]] = {
+        "all": list(range(len(rows))),
+        "real": [number for number, is_real in enumerate(real) if is_real],
+        "generated": [number for number, is_real in enumerate(real) if not is_real],
+    }
+    for source in sorted({row.source for row in rows} - found.keys() - {""}):
+        found[source] = [number for number, row in enumerate(rows) if row.source == source]
+    return found
+
+
+def _scores(
+    name: str,
+    where: str,
+    metric: str,
+    by_row: dict[int, intervals.Floats],
+    numbers: list[int],
+    total: intervals.Total,
+    seed: int,
+) -> list[Score]:
+    import numpy as np
+
+    chosen = [by_row[number] for number in numbers if number in by_row]
+    if not chosen:
+        return []
+    rows = np.stack(chosen)
+    if metric in SHARES:
+        estimate = intervals.share(float(rows.mean()), len(rows))
+    else:
+        estimate = intervals.of_score(rows, total, intervals.resamples(len(rows), seed))
+    return [Score(name, where, metric, estimate, len(rows))]
+
+
+def _comparison(
+    name: str,
+    metric: str,
+    measured: dict[str, dict[int, intervals.Floats]],
+    numbers: list[int],
+    total: intervals.Total,
+    seed: int,
+) -> list[Comparison]:
+    import numpy as np
+
+    student, other = measured[STUDENT], measured[name]
+    both = [number for number in numbers if number in student and number in other]
+    if not both:
+        return []
+    ours, theirs = (np.stack([by_row[number] for number in both]) for by_row in (student, other))
+    if metric in SHARES:
+        difference = intervals.of_share_difference(ours, theirs, seed)
+    else:
+        difference = intervals.of_difference(ours, theirs, total, intervals.resamples(len(both), seed))
+    return [Comparison(name, metric, difference, len(both))]

@@ -1,0 +1,119 @@
+"""What the evaluator takes and returns; the fields are those of evaluator.proto, where each is explained.
+
+EvaluateRequest ── Contestant ── TeacherRows
+EvaluateResult ─┬─ Score ── Estimate
+                ├─ Comparison ── Estimate
+                └─ Verdict
+PredictRequest, PredictResult
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from services.kit.values import Allowance, Artifact, Ledger, PromptSpec
+
+STUDENT = "student"
+DEFAULT_MARGIN = 5.0
+
+
+class Verdict(IntEnum):
+    """What to do with the student."""
+
+    UNSPECIFIED = 0
+    SHIP = 1
+    DO_NOT_SHIP = 2
+    NOT_ENOUGH_EVIDENCE = 3
+
+
+@dataclass(frozen=True)
+class TeacherRows:
+    """The LLM as a contestant; `max_rows` 0: all rows."""
+
+    max_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One who answers the test rows: exactly one of `model`, `nearest_neighbour` and `teacher` is set."""
+
+    name: str = ""
+    model: Artifact | None = None
+    nearest_neighbour: Artifact | None = None
+    teacher: TeacherRows | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Contestants to measure on a locked test split."""
+
+    request_id: str = ""
+    allowance: Allowance = field(default_factory=Allowance)
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    contestants: tuple[Contestant, ...] = ()
+    test: Artifact = field(default_factory=Artifact)
+    seed: int = 0
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One contestant's score by one metric on one slice."""
+
+    contestant: str = ""
+    slice: str = ""
+    metric: str = ""
+    estimate: Estimate = Estimate()
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The student less another contestant, on the rows that both answered."""
+
+    against: str = ""
+    metric: str = ""
+    difference: Estimate = Estimate()
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """The measurements."""
+
+    scores: tuple[Score, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    verdict: Verdict = Verdict.UNSPECIFIED
+    verdict_reason: str = ""
+    predictions: Artifact = field(default_factory=Artifact)
+    ceiling: float = 0.0
+    bertscore_encoder: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """Inputs to answer."""
+
+    model: Artifact = field(default_factory=Artifact)
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """The answers, in the order of the inputs."""
+
+    outputs: tuple[str, ...] = ()
+    seconds: float = 0.0
