@@ -5,12 +5,12 @@
 
     <service>/blobs/sha256/<digest>          bytes named by their digest
     <service>/results/<request_id>.json      what a finished request answered (`stage`)
-    <service>/attempts/<request_id>          which attempt may record a result (`stage`)
+    <service>/attempts/<request_id>.json     which attempt may record a result (`stage`)
     <service>/journal/<request_id>/...       paid answers (`journal`)
     <service>/checkpoints/<request_id>/...   two slots of a training in progress
 
-A folder is a manifest, {"files": [{"path", "sha256", "size_bytes"}]}, whose blobs lie beside it. The digest is checked on
-every read. Datasets are Parquet, weights safetensors, the rest JSON; nothing is pickled.
+A folder is a manifest, {"files": [{"path", "sha256", "size_bytes"}]}, whose blobs lie beside it. The digest is checked
+on every read. Datasets are Parquet, weights safetensors, the rest JSON; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def check_key(key: str) -> str:
     if len(key) > 500 or not _KEY.fullmatch(key) or any(part in (".", "..") or len(part) > 200 for part in parts):
         raise InvalidArgument(
             "BAD_KEY",
-            f"{key[:80]!r} is no key: wanted words of letters, digits, . _ = - joined by /, each at most 200 characters.",
+            f"{key[:80]!r} is no key: wanted words of letters, digits, . _ = - joined by /, each of at most 200.",
         )
     return key
 
@@ -135,7 +135,7 @@ class Artifacts:
     def read_bytes(self, artifact: Artifact) -> bytes:
         """The artifact's bytes. DataLoss when they are not those that were stored."""
         key, digest = _parse(artifact)
-        data = self._present(lambda: self.store.get(key), artifact)
+        data: bytes = self._present(lambda: self.store.get(key), artifact)
         _check(hashlib.sha256(data).hexdigest(), digest, artifact.uri, len(data))
         return data
 
@@ -165,7 +165,7 @@ class Artifacts:
 
     def put_folder(self, path: Path) -> Artifact:
         """Stores every file under `path`, then the manifest that names them."""
-        entries = []
+        entries: list[dict[str, Any]] = []
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             blob = self.put_file(file, "application/octet-stream")
             entries.append(
@@ -271,7 +271,7 @@ def _parse(artifact: Artifact) -> tuple[str, str]:
 
 
 def _entries(manifest: bytes, folder: Artifact) -> list[tuple[PurePosixPath, Artifact]]:
-    """The files that a folder's manifest names. FailedPrecondition when it is none, or names one outside of the folder."""
+    """The files that a folder's manifest names. FailedPrecondition when it is none, or one lies outside of it."""
     _parse(folder)
     prefix = folder.uri.rpartition("/")[0]
     entries = []

@@ -4,8 +4,9 @@
     unary(stub.Parse, request, timeout_s)      one call; errors are those of `errors`
     stream(stub.Train, request, ..., report)   a long call: reports progress, returns the result
 
-A call is retried on UNAVAILABLE before its first message (by gRPC) and on NO_FREE_SLOT (here, at a sibling, then after the
-asked delay). After the first message a broken stream raises Unavailable: the caller may ask again with the same request_id.
+A call that a connection broke before its first message is made again by gRPC, and one that met NO_FREE_SLOT here: at a
+sibling, then after the asked delay. What the service itself calls Unavailable it has tried already, and is not retried.
+After the first message a broken stream raises Unavailable: the caller may ask again with the same request_id.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ _SERVICE_CONFIG = {
 
 
 def dial(target: str, settings: Settings) -> grpc.aio.Channel:
-    """A channel to all replicas behind `target` ("host:port"), mutual TLS where the settings have it."""
+    """A channel to all replicas behind `target`, mutual TLS where the settings have it.
+
+    `target` is "host:port", whose name may stand for many addresses, or a target of gRPC's own:
+    "ipv4:10.0.0.1:50055,10.0.0.2:50055", "unix:/path", "dns://server/host:port".
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.enable_retries", 1),
@@ -66,7 +71,7 @@ def dial(target: str, settings: Settings) -> grpc.aio.Channel:
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    address = target if "://" in target or target.startswith("unix:") else f"dns:///{target}"
+    address = target if "://" in target or target.startswith(("unix:", "ipv4:", "ipv6:")) else f"dns:///{target}"
     credentials = channel_credentials(settings)
     if credentials:
         return grpc.aio.secure_channel(address, credentials, options)
@@ -137,7 +142,7 @@ async def wait_until_serving(channel: grpc.aio.Channel, timeout_s: float) -> Non
     """Returns when the server behind `channel` is SERVING; raises P2MError when it is not within the time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    stub = health_pb2_grpc.HealthStub(channel)
+    stub: Any = health_pb2_grpc.HealthStub(channel)
     while True:
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True)

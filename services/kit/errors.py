@@ -25,6 +25,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import ClassVar
 
 
@@ -153,32 +154,29 @@ class Internal(P2MError):
     code = "INTERNAL"
 
 
-_BY_REASON: dict[str, type[P2MError]] = {
-    "NO_FREE_SLOT": NoFreeSlot,
-    "BUDGET_EXHAUSTED": BudgetExhausted,
-    "DISK_FULL": DiskFull,
-}
+_BY_REASON: dict[str, Callable[[str], P2MError]] = {"BUDGET_EXHAUSTED": BudgetExhausted, "DISK_FULL": DiskFull}
 _BY_CODE: dict[str, type[P2MError]] = {
     cls.code: cls
     for cls in (
-        InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, Unauthenticated, PermissionDenied, ResourceExhausted,
-        Aborted, Cancelled, DeadlineExceeded, Unavailable, DataLoss, Unimplemented, Internal,
+        InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, Unauthenticated, PermissionDenied,
+        ResourceExhausted, Aborted, Cancelled, DeadlineExceeded, Unavailable, DataLoss, Unimplemented, Internal,
     )
 }  # fmt: skip
 
 
 def rebuild(code: str, reason: str, message: str, *, field: str = "", retry_after: float | None = None) -> P2MError:
     """The exception with these parts, of the tree's own class; an unknown code becomes Internal."""
-    special = _BY_REASON.get(reason)
-    if special is NoFreeSlot:
+    if reason == "NO_FREE_SLOT":
         return NoFreeSlot(message, 1.0 if retry_after is None else retry_after)
-    if special is not None:
-        return special(message)  # type: ignore[call-arg]
+    if reason in _BY_REASON:
+        return _BY_REASON[reason](message)
     return _BY_CODE.get(code, Internal)(reason, message, field=field, retry_after=retry_after)
 
 
 def from_os_error(error: OSError, doing: str) -> P2MError:
-    """What an OSError means to a caller; `doing` says what was tried, for example "writing the checkpoint"."""
+    """What an OSError means to a caller; `doing` says what was tried, for example "Writing the checkpoint"."""
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("TIMEOUT", f"{doing}: it took longer than it may. {error}".rstrip())
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(f"{doing}: {error.strerror}. Free some space and run the same command again.")
     if isinstance(error, PermissionError):

@@ -1,7 +1,7 @@
 """Who may talk to whom: mutual TLS between services, a bearer token on RunService.
 
-Plaintext binds only to loopback. With the three TLS settings every connection is mutual TLS: each side shows a certificate
-that the other's authority signed.
+Plaintext binds only to loopback. With the three TLS settings every connection is mutual TLS: each side shows a
+certificate that the other's authority signed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import grpc
 
 from services.kit.errors import FailedPrecondition, Unauthenticated
 from services.kit.settings import Settings
-from services.kit.status import replace_behaviour
 
 
 def uses_tls(settings: Settings) -> bool:
@@ -66,9 +65,9 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Any:
         given = dict(details.invocation_metadata or ()).get("authorization", "")
         if details.method.startswith(self._prefix) and not hmac.compare_digest(
             str(given).encode(), self._expected.encode()
@@ -87,7 +86,10 @@ def _refuse(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         raise error
         yield
 
-    return replace_behaviour(handler, unary=unary, stream=stream)
+    # Messages are read and written by ErrorInterceptor, which stands before this one.
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
 
 
 def _files(settings: Settings) -> tuple[bytes, bytes, bytes]:

