@@ -1,0 +1,80 @@
+"""GeneratorService: proto <-> plain values around `generate`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+from p2m.common.v1 import common_pb2 as common
+from p2m.generator.v1 import generator_pb2 as pb
+from p2m.generator.v1 import generator_pb2_grpc
+
+from services.generator.generate import GenerateRequest, check, generate
+from services.kit.artifacts import Artifacts
+from services.kit.errors import FailedPrecondition
+from services.kit.llm import Teacher
+from services.kit.settings import Settings
+from services.kit.slots import Slots
+from services.kit.stage import Report, Stage
+from services.kit.values import Artifact
+from services.kit.wire import from_message, to_message
+
+
+class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
+    """Has the LLM write examples."""
+
+    name = "generator"
+    full_name = "p2m.generator.v1.GeneratorService"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.artifacts = Artifacts.open(settings, self.name)
+        self.stage = Stage(self.artifacts, Slots(settings.slots))
+        self.teacher = Teacher.from_settings(settings, self.artifacts)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(self, server)
+
+    async def warm(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        if self.teacher:
+            await self.teacher.close()
+
+    async def Generate(self, request: pb.GenerateRequest, context: object) -> AsyncIterator[pb.GenerateResponse]:
+        plain = from_message(request, GenerateRequest)
+        check(plain)
+        # What the allowance cut short is not stored: a larger one goes on with the same id.
+        async for response in self.stage.stream(
+            request,
+            pb.GenerateResponse,
+            pb.GenerateResult,
+            lambda report: self._generate(plain, report),
+            keep=lambda result: result.stop_reason != pb.STOP_REASON_BUDGET,
+        ):
+            yield response
+
+    async def _generate(self, request: GenerateRequest, report: Report) -> pb.GenerateResult:
+        if self.teacher is None:
+            raise FailedPrecondition(
+                "NO_LLM",
+                "No LLM is configured, so nothing can be generated. Set OPENAI_API_KEY, or OPENAI_BASE_URL to an "
+                "OpenAI-compatible server, or skip generation.",
+            )
+        excluded = await asyncio.to_thread(self._inputs, request.exclude)
+        session = self.teacher.session(request.request_id, request.allowance)
+        made = await generate(request, session, self.teacher.name, excluded, self.settings, report)
+        dataset = await asyncio.to_thread(self.artifacts.put_rows, made.rows)
+        return pb.GenerateResult(
+            dataset=to_message(dataset, common.Artifact),
+            rows=len(made.rows),
+            dropped=made.dropped,
+            stop_reason=pb.StopReason.ValueType(made.stop_reason),
+            ledger=to_message(made.ledger, common.Ledger),
+            llm=self.teacher.name,
+        )
+
+    def _inputs(self, datasets: tuple[Artifact, ...]) -> list[str]:
+        return [row.input for dataset in datasets for row in self.artifacts.read_rows(dataset)]
