@@ -221,7 +221,7 @@ def choose(run: str, question: str, value: str, connect: str) -> int:
 @cli.command()
 @click.argument("run")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 shows it to others.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: the first free one from 7860 on; 0: any.")
 @click.option("--share", is_flag=True, help="Also a public address, through gradio.live. Set a password.")
 @click.option(
     "--password",
@@ -230,7 +230,7 @@ def choose(run: str, question: str, value: str, connect: str) -> int:
     envvar="P2M_DEMO_PASSWORD",
 )
 @_connect
-def demo(run: str, host: str, port: int, share: bool, password: str | None, connect: str) -> int:
+def demo(run: str, host: str, port: int | None, share: bool, password: str | None, connect: str) -> int:
     """Try a finished run's model on a page in the browser.
 
     \b

@@ -24,16 +24,14 @@ from google.protobuf.json_format import MessageToDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
-from orchestrator import display, summary
+from orchestrator import display, results, summary
 from orchestrator.client import RunClient
 from orchestrator.inputs import check_out, store_rows
-from orchestrator.session import check_serving, reached
+from orchestrator.session import reached
 from orchestrator.terminal import DONE, FAILED, STOPPED, Terminal
-from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, P2MError
 from services.kit.settings import RUN_PORT, SERVICES, Settings, port_of
-from services.kit.values import Artifact
-from services.kit.wire import from_message, to_message
+from services.kit.wire import to_message
 
 _STATUS = {
     run_pb2.RUN_STATE_SUCCEEDED: DONE,
@@ -262,7 +260,7 @@ async def _interrupted(terminal: Terminal, client: RunClient, name: str, connect
 
 async def _conclude(terminal: Terminal, settings: Settings, run: run_pb2.Run, out: Path | None, as_json: bool) -> int:
     """The result's folder, the summary, the final JSON line."""
-    folder = await asyncio.to_thread(_fetch, settings, run, out) if out and run.HasField("result") else None
+    folder = await asyncio.to_thread(results.fetch, settings, run, out) if out and run.HasField("result") else None
     record = (
         json.loads((folder / "run.json").read_text()) if folder else await asyncio.to_thread(_record, settings, run)
     )
@@ -274,36 +272,14 @@ async def _conclude(terminal: Terminal, settings: Settings, run: run_pb2.Run, ou
     return _STATUS[run.state]
 
 
-def _fetch(settings: Settings, run: run_pb2.Run, out: Path) -> Path:
-    artifacts = Artifacts.open(settings, "orchestrator")
-    try:
-        return artifacts.fetch(from_message(run.result, Artifact), out)
-    except NotFound as error:
-        raise FailedPrecondition(
-            "RESULT_ELSEWHERE",
-            f"Run {run.name} is done, and its result is not in the store that is set here. Set P2M_STORE (and "
-            "P2M_S3_ENDPOINT with its keys) as it is at the services, and run the same command again.",
-        ) from error
-
-
 def _record(settings: Settings, run: run_pb2.Run) -> dict[str, Any]:
     """run.json of a finished run; {} where there is none or its store is not this one."""
     if not run.HasField("result"):
         return {}
     try:
-        return read_record(settings, run)
+        return results.record(settings, run)
     except P2MError:
         return {}
-
-
-def read_record(settings: Settings, run: run_pb2.Run) -> dict[str, Any]:
-    """run.json out of a run's result, without fetching the rest. P2MError when the store does not have it."""
-    artifacts = Artifacts.open(settings, "orchestrator")
-    manifest = json.loads(artifacts.read_bytes(from_message(run.result, Artifact)))
-    digest = next(entry["sha256"] for entry in manifest["files"] if entry["path"] == "run.json")
-    prefix = run.result.uri.rpartition("/")[0]
-    record: dict[str, Any] = json.loads(artifacts.read_bytes(Artifact(f"{prefix}/{digest}", digest)))
-    return record
 
 
 def _plain(run: run_pb2.Run) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def score_panels(record: dict[str, Any]) -> list[dict[str, Any]]:
             *(n for n in found if n not in CONTESTANT_TITLES),
         ]
         rows = [_score_row(name, found[name]) for name in names]
-        panels.append({"title": title, "rows": rows, "axis": charts.axis_labels((0, 100))})
+        panels.append({"metric": metric, "title": title, "rows": rows, "axis": charts.axis_labels((0, 100))})
     return panels
 
 

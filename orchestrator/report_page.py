@@ -3,7 +3,9 @@
 `report` fills it. Autoescape is on: whatever a model or a dataset wrote is text.
 """
 
-STYLE = """
+# ruff: noqa: E501
+
+COLOURS = """
 :root { color-scheme: light dark;
   --paper: #fbfaf8; --card: #ffffff; --ink: #1d1c1a; --soft: #67635c; --line: #e4e0d9; --faint: #f3f0ea;
   --student: #1f6feb; --other: #8a857c; --teacher: #a0620a; --train: #9bbcf2; --validation: #d9730d; --test: #2f7d5b;
@@ -12,26 +14,14 @@ STYLE = """
   --paper: #161513; --card: #1f1e1b; --ink: #ece9e3; --soft: #a39e94; --line: #35322d; --faint: #282622;
   --student: #6aa4ff; --other: #8f8a80; --teacher: #e0a449; --train: #4c6fa8; --validation: #f0964a; --test: #58b08a;
   --good: #7fd3a7; --good-bg: #17342a; --bad: #f2a093; --bad-bg: #3d1f1a; --unsure: #ecc565; --unsure-bg: #372c12; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; letter-spacing: -.01em; }
-h2 { font-size: 1.15rem; margin: 0 0 .25rem; }
-h3 { font-size: .95rem; margin: 1.5rem 0 .4rem; }
-p { margin: .35rem 0 .7rem; } .soft { color: var(--soft); } .small { font-size: .86rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.2rem 1.35rem 1.3rem; margin: 1.1rem 0; }
-.lead { color: var(--soft); font-size: .92rem; margin: 0 0 1rem; max-width: 46rem; }
+"""
+
+# The verdict and the score charts: the demo page shows them too.
+SCORES = """
 .verdict { border-radius: 12px; padding: 1.1rem 1.35rem; margin: 1.4rem 0 1.1rem; border: 1px solid transparent; }
 .verdict strong { display: block; font-size: 1.35rem; line-height: 1.3; }
 .verdict.ship { background: var(--good-bg); color: var(--good); } .verdict.no { background: var(--bad-bg); color: var(--bad); }
 .verdict.unsure { background: var(--unsure-bg); color: var(--unsure); } .verdict p { color: var(--ink); margin: .3rem 0 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 0 0 1.1rem; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem .95rem; }
-.tile b { display: block; font-size: 1.35rem; font-weight: 620; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.tile span { color: var(--soft); font-size: .83rem; display: block; line-height: 1.35; }
-blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); color: var(--soft);
-  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow: auto; }
 svg { display: block; overflow: visible; }
 svg text { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--line); stroke-width: 1; } .zero { stroke: var(--soft); stroke-width: 1.5; }
@@ -46,8 +36,25 @@ svg text { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-num
 .score .who.student { font-weight: 650; color: var(--student); }
 .score .value { font-variant-numeric: tabular-nums; font-size: .92rem; white-space: nowrap; text-align: right; }
 .score .value span { color: var(--soft); font-size: .84rem; }
-.minor { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .2rem 2rem; }
-.minor .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; }
+"""
+
+_REST = """
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; letter-spacing: -.01em; }
+h2 { font-size: 1.15rem; margin: 0 0 .25rem; }
+h3 { font-size: .95rem; margin: 1.5rem 0 .4rem; }
+p { margin: .35rem 0 .7rem; } .soft { color: var(--soft); } .small { font-size: .86rem; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.2rem 1.35rem 1.3rem; margin: 1.1rem 0; }
+.lead { color: var(--soft); font-size: .92rem; margin: 0 0 1rem; max-width: 46rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 0 0 1.1rem; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem .95rem; }
+.tile b { display: block; font-size: 1.35rem; font-weight: 620; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: .83rem; display: block; line-height: 1.35; }
+blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); color: var(--soft);
+  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow: auto; }
 .losses path { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .losses path.train { stroke: var(--student); } .losses path.validation { stroke: var(--validation); stroke-dasharray: 5 4; }
 .losses circle.train { fill: var(--student); } .losses circle.validation { fill: var(--validation); stroke: var(--card); stroke-width: 1.5; }
@@ -74,12 +81,23 @@ ul.notes { margin: .3rem 0; padding-left: 1.1rem; } ul.notes li { margin: .3rem 
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", monospace; font-size: .86em; overflow-wrap: anywhere; }
 pre { background: var(--faint); border-radius: 8px; padding: .7rem .9rem; white-space: pre-wrap; margin: .4rem 0 1rem; }
 footer { color: var(--soft); font-size: .84rem; margin-top: 2rem; }
+"""
+
+_PHONE = """
 @media (max-width: 34rem) { main { padding: 1.1rem .8rem 3rem; } section { padding: 1rem .95rem; } h1 { font-size: 1.4rem; }
   .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; margin-bottom: .45rem; }
   .bar { grid-template-columns: 1fr auto; grid-template-areas: "name value" "plot plot"; margin-bottom: .7rem; }
   .example dl { grid-template-columns: 1fr; } .example dt { margin-top: .3rem; } }
 @media print { body { background: #fff; } section, .tile { break-inside: avoid; } }
 """
+
+_MINOR = """
+.minor { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .2rem 2rem; }
+.minor .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; }
+"""
+
+STYLE = COLOURS + _REST + SCORES + _MINOR + _PHONE
+
 
 PAGE = """<!doctype html>
 <html lang="en">
