@@ -284,7 +284,7 @@ class Endpoint:
         """What an HTTP status means: Again, or an error that no second try mends."""
         status, headers, said = error.status_code, error.response.headers, self._said(error)
         at = f"The LLM at {self.shown_url}"
-        if status == 429 and _code(error) != "insufficient_quota":
+        if status == 429 and "insufficient_quota" not in _codes(error):
             self._slow_down(headers, started)
             text = f"{at} takes no more requests for now (429: {said}). Wait a while, or lower P2M_LLM_CONCURRENCY."
             return Again("limited", Unavailable("LLM_BUSY", text), retry_after(headers))
@@ -388,13 +388,13 @@ def _with_schema(messages: tuple[Message, ...], schema: Schema) -> list[Message]
 
 
 def _overflows(error: Any) -> bool:
-    code = _code(error)
-    return code in ("context_length_exceeded", "exceed_context_size_error") or bool(_CONTEXT.search(str(error)))
+    known = {"context_length_exceeded", "exceed_context_size_error"}
+    return not known.isdisjoint(_codes(error)) or bool(_CONTEXT.search(str(error)))
 
 
-def _code(error: Any) -> str:
+def _codes(error: Any) -> set[str]:
     body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("code") or body.get("type") or "")
+    return {str(body.get("code")), str(body.get("type"))}
 
 
 def _first_line(error: BaseException) -> str:

@@ -232,8 +232,8 @@ class Session:
         if prompt_tokens > most:
             raise InvalidArgument(
                 "CONTEXT_OVERFLOW",
-                f"The prompt has about {prompt_tokens} tokens; {self._teacher.name} is set to read {most}. Shorten it, or"
-                " set P2M_LLM_CONTEXT_TOKENS where the LLM can read more.",
+                f"The prompt has about {prompt_tokens} tokens; {self._teacher.name} is set to read {most}. Shorten it,"
+                " or set P2M_LLM_CONTEXT_TOKENS where the LLM can read more.",
                 field="prompt",
             )
 
