@@ -9,7 +9,7 @@ requests          answers that were paid for
 items_per_second
 share_of_limit    of the teacher's requests a minute, in percent, by its own /stats; null where there is no limit
 
-The journal of paid answers is written as in a run, to a folder that is removed afterwards. Each run starts from nothing.
+The journal of paid answers is written as in a run, to a folder that is removed afterwards.
 """
 
 from __future__ import annotations

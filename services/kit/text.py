@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_CHARACTERS = 200_000
 
-# Fewer ASCII letters than this say nothing about a language.
+# Fewer ASCII letters than this say nothing about a language, fewer words little.
 _ENOUGH_LETTERS = 10
+_ENOUGH_WORDS = 5
 _DETECTION_CHARACTERS = 2_000
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -73,7 +74,8 @@ def detect_language(text: str) -> str:
     }
     best = max(confidence, key=lambda code: confidence[code])
     # A short English sentence full of terms looks like anything; what is clearly another language is so by far.
-    return best if confidence[best] >= 0.5 and confidence["en"] < confidence[best] / 50 else "en"
+    enough = 0.9 if head.isascii() and len(head.split()) < _ENOUGH_WORDS else 0.5
+    return best if confidence[best] >= enough and confidence["en"] < confidence[best] / 50 else "en"
 
 
 def model_input(spec: PromptSpec, input: str) -> str:
