@@ -295,7 +295,8 @@ def catalogue_search(words: tuple[str, ...], number: int, as_json: bool) -> int:
 def up() -> int:
     """Serve everything here, for others to connect to.
 
-    The six services are at ports 50051 to 50056, runs at 50050. P2M_HOST and the TLS settings open them to other machines.
+    The six services are at ports 50051 to 50056, runs at 50050. P2M_HOST and the TLS settings open them to other
+    machines.
 
     \b
     Example:
@@ -383,8 +384,8 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
             "Both --skip datasets and --skip generate leave nothing to train on: give --data PATH.",
         )
     return Job(
-        prompt, options, given["name"], given["new"], list(given["data"]), given["test"], given["out"], given["connect"],
-        given["as_json"],
+        prompt, options, given["name"], given["new"], list(given["data"]), given["test"], given["out"],
+        given["connect"], given["as_json"],
     )  # fmt: skip
 
 

@@ -4,8 +4,8 @@
     losses(history, best_step)        training and validation loss over the steps
     stacks(parts)                     one bar of several parts, for rows by split
 
-Horizontal places are percentages, so that a chart is as wide as its place and its text keeps its size on a phone. Colours
-are classes of the page's style sheet, so that they follow light and dark. All text in them is escaped.
+Horizontal places are percentages, so that a chart is as wide as its place and its text keeps its size on a phone.
+Colours are classes of the page's style sheet, so that they follow light and dark. All text in them is escaped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def interval(value: float, low: float, high: float, axis: tuple[float, float], s
         for tick in axis_ticks(begin, end)
     )
     return Markup(
-        '<svg class="interval {style}" width="100%" height="26" role="img" aria-label="{title}"><title>{title}</title>{ticks}'
+        '<svg class="interval {style}" width="100%" height="26" role="img" aria-label="{title}">'
+        "<title>{title}</title>{ticks}"
         '<line class="whisker" x1="{low}%" x2="{high}%" y1="13" y2="13"/>'
         '<line class="whisker end" x1="{low}%" x2="{low}%" y1="8.5" y2="17.5"/>'
         '<line class="whisker end" x1="{high}%" x2="{high}%" y1="8.5" y2="17.5"/>'
@@ -118,7 +119,8 @@ def losses(history: Sequence[Loss], best_step: float = 0) -> Markup:
     )
     return Markup(
         '<svg class="losses" width="100%" height="{outer}" role="img" aria-label="Loss over training steps">'
-        '{grid}{best}<svg x="0" y="0" width="100%" height="{h}" viewBox="0 0 100 100" preserveAspectRatio="none">{curves}</svg>'
+        '{grid}{best}<svg x="0" y="0" width="100%" height="{h}" viewBox="0 0 100 100" preserveAspectRatio="none">'
+        "{curves}</svg>"
         "{dots}{steps}</svg>"
     ).format(outer=height + 22, h=height, grid=grid, best=best, curves=curves, dots=dots, steps=steps)
 

@@ -187,8 +187,8 @@ def _with_files(job: Job, settings: Settings) -> run_pb2.RunOptions:
     if job.connect and not settings.store:
         raise InvalidArgument(
             "NO_SHARED_STORE",
-            f"Files travel through the store that the services at {job.connect} use, and none is set here. Set P2M_STORE "
-            "(and P2M_S3_ENDPOINT with its keys) as it is there.",
+            f"Files travel through the store that the services at {job.connect} use, and none is set here. Set "
+            "P2M_STORE (and P2M_S3_ENDPOINT with its keys) as it is there.",
         )
     stored = [to_message(artifact, common_pb2.Artifact) for artifact in store_rows(paths, settings)]
     options = run_pb2.RunOptions()

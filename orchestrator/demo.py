@@ -3,8 +3,9 @@
     serve(terminal, settings, page)     `p2m demo RUN`, until stopped
     build(record, report, predict)      the Gradio page itself
 
-It shows input and output, the prompt's demonstrations as clickable examples, the scores with their intervals and the verdict
-beside them, and the whole report. Answers come from the evaluator's Predict. Nothing on the page is loaded from elsewhere.
+It shows input and output, the prompt's demonstrations as clickable examples, the scores with their intervals and
+the verdict beside them, and the whole report. Answers come from the evaluator's Predict. Nothing on the page is loaded
+from elsewhere.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from p2m.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from orchestrator import results
 from orchestrator.report import score_panels, verdict_of
 from orchestrator.report_page import COLOURS, SCORES
-from orchestrator.session import reached
+from orchestrator.session import reached, services
 from orchestrator.terminal import DONE, Terminal
 from services.kit.channel import dial, stream
 from services.kit.errors import FailedPrecondition, P2MError
-from services.kit.settings import SERVICES, Settings, port_of
+from services.kit.settings import Settings, port_of
 
 USER = "p2m"
 MAX_INPUT_CHARACTERS = 20_000
@@ -38,7 +39,8 @@ _PORTS = range(7860, 7960)
 Predict = Callable[[str], Awaitable[str]]
 
 _SIDE_STYLE = """
-.p2m svg { max-width: none; } .p2m h4 { margin: .9rem 0 .3rem; font-size: .95rem; } .p2m .verdict { margin: 0 0 .6rem; } .p2m .verdict strong { color: inherit; }
+.p2m svg { max-width: none; } .p2m h4 { margin: .9rem 0 .3rem; font-size: .95rem; }
+.p2m .verdict { margin: 0 0 .6rem; } .p2m .verdict strong { color: inherit; }
 .p2m .score { grid-template-columns: 1fr auto; grid-template-areas: "who value" "plot plot"; }
 .p2m .soft { color: var(--soft); font-size: .86rem; }
 """
@@ -62,8 +64,8 @@ async def serve(terminal: Terminal, settings: Settings, page: Page) -> int:
         run = await client.get(page.run)
     record = await asyncio.to_thread(results.record, settings, run)
     report = (await asyncio.to_thread(results.read, settings, run, "report.html")).decode()
-    async with _evaluator(settings, page.connect) as (target, own):
-        channel = dial(target, own)
+    async with _evaluator(settings, page.connect) as target:
+        channel = dial(target, settings)
         try:
             blocks = build(record, report, predictor(evaluator_pb2_grpc.EvaluatorServiceStub(channel), record))
             local, shared = await asyncio.to_thread(launch, blocks, page)
@@ -210,19 +212,14 @@ def _scoped(style: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _evaluator(settings: Settings, connect: str) -> AsyncIterator[tuple[str, Settings]]:
-    """Where Predict is: the evaluator that is set, the one beside the RunService connected to, else one started here."""
+async def _evaluator(settings: Settings, connect: str) -> AsyncIterator[str]:
+    """Where Predict is: the evaluator that is set, the one beside the RunService there, else one started here."""
     if settings.evaluator_target or connect:
         host = connect.rpartition(":")[0]
-        yield settings.evaluator_target or f"{host}:{port_of('evaluator')}", settings
+        yield settings.evaluator_target or f"{host}:{port_of('evaluator')}"
         return
-    from orchestrator.local import hosted
-
-    # A service whose target is set is not started, and neither is an LLM: the demo needs the evaluator alone.
-    others = {f"{name}_target": settings.target(name) for name in SERVICES if name != "evaluator"}
-    alone = settings.model_copy(update=others | {"openai_base_url": settings.openai_base_url or "http://127.0.0.1:9"})
-    async with hosted(alone) as stack:
-        yield stack.targets["evaluator"], stack.settings
+    async with services(settings, "evaluator") as targets:
+        yield targets["evaluator"]
 
 
 def _gradio() -> Any:

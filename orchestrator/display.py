@@ -10,8 +10,10 @@ Both take `WatchResponse`s as they come and hold nothing but the newest state of
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol, TextIO
 
 from p2m.common.v1 import common_pb2
@@ -22,11 +24,8 @@ from services.kit.values import Ledger
 from services.kit.wire import from_message
 
 STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "report")
-_TITLES = {
-    "parse": "read the prompt", "datasets": "find data", "generate": "make data", "models": "find a model",
-    "prepare": "split the data", "train": "train", "evaluate": "measure", "report": "write the report",
-}  # fmt: skip
 _PLAIN_INTERVAL_S = 5.0
+_WIDE = 90
 _STATES = {
     run_pb2.STAGE_STATE_DONE: ("✓", "green", "done"),
     run_pb2.STAGE_STATE_SKIPPED: ("–", "yellow", "skipped"),
@@ -105,7 +104,7 @@ class Live:
         self._clock = clock
         self._stages: dict[str, run_pb2.Stage] = {}
         self._spinners: dict[str, Any] = {name: Spinner("dots", style="cyan") for name in STAGES}
-        self._make = lambda: RichLive(
+        self._make: Any = lambda: RichLive(
             console=console, get_renderable=self._table, refresh_per_second=8, transient=False
         )
         self._live: Any = None
@@ -136,35 +135,26 @@ class Live:
         from rich.text import Text
 
         now = self._clock()
-        wide = self._console.width >= 90
         table = Table.grid(padding=(0, 1), expand=True)
-        for options in (
-            {"width": 1},
-            {"width": 16 if wide else 9, "no_wrap": True},
-            {"ratio": 1},
-            {"justify": "right", "no_wrap": True},
-        ):
-            table.add_column(**options)  # type: ignore[arg-type]
-        if wide:
-            table.add_column(justify="right", no_wrap=True, style="dim")
-        names = [*STAGES, *(name for name in self._stages if name not in STAGES)]
-        for name in names:
+        table.add_column(width=1)
+        table.add_column(width=9, no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_column(justify="right", no_wrap=True, style="dim")
+        table.add_column(justify="right", no_wrap=True, style="dim")
+        wide = self._console.width >= _WIDE
+        for name in [*STAGES, *(name for name in self._stages if name not in STAGES)]:
             stage = self._stages.get(name, run_pb2.Stage(name=name))
-            glyph, style, _ = _STATES.get(stage.state, ("·", "dim", ""))
             running = stage.state == run_pb2.STAGE_STATE_RUNNING
-            cells = [
+            glyph, style, _ = _STATES.get(stage.state, ("·", "dim", ""))
+            table.add_row(
                 self._spinners.get(name, Text("•", "cyan")) if running else Text(glyph, style),
-                Text(
-                    _TITLES.get(name, name) if wide else name,
-                    "bold" if running else "" if stage.state in _STATES else "dim",
-                ),
+                Text(name, "bold" if running else "" if stage.state in _STATES else "dim"),
                 self._bar(stage)
                 if running
                 else Text(clean(stage.message), style if style in ("red", "yellow") else ""),
-                Text(_elapsed(stage, now), "dim"),
-                Text(spend_text(_ledger(stage))),
-            ]
-            table.add_row(*cells[: 5 if wide else 4])
+                Text(_clock_text(_seconds(stage, now))),
+                Text(spend_text(replace(_ledger(stage), prompt_tokens=0, completion_tokens=0)) if wide else ""),
+            )
         return table
 
     def _bar(self, stage: run_pb2.Stage) -> Any:
@@ -178,9 +168,14 @@ class Live:
         if progress.total <= 0:
             return words
         row = Table.grid(padding=(0, 1), expand=True)
-        row.add_column(width=20)
+        row.add_column(width=16)
         row.add_column(ratio=1)
-        row.add_row(ProgressBar(total=progress.total, completed=min(progress.done, progress.total), width=20), words)
+        row.add_row(
+            ProgressBar(
+                total=progress.total, completed=min(progress.done, progress.total), width=16, complete_style="cyan"
+            ),
+            words,
+        )
         return Group(row)
 
 
@@ -200,8 +195,6 @@ def clean(text: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    import shlex
-
     return shlex.quote(clean(value))
 
 
@@ -238,11 +231,23 @@ def _progress_words(progress: common_pb2.Progress) -> str:
 
 
 def _elapsed(stage: run_pb2.Stage, now: float) -> str:
+    seconds = _seconds(stage, now)
+    return "" if seconds is None else seconds_text(seconds)
+
+
+def _seconds(stage: run_pb2.Stage, now: float) -> float | None:
     if not stage.HasField("started_at"):
-        return ""
-    began = stage.started_at.ToNanoseconds() / 1e9
+        return None
     ended = stage.ended_at.ToNanoseconds() / 1e9 if stage.HasField("ended_at") else now
-    return seconds_text(ended - began)
+    return max(0.0, ended - stage.started_at.ToNanoseconds() / 1e9)
+
+
+def _clock_text(seconds: float | None) -> str:
+    """ "0:07", "1:39", "1:02:03"."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _ledger(stage: run_pb2.Stage) -> Ledger:

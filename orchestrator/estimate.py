@@ -3,8 +3,8 @@
     estimate(job, ...)      plain numbers
     dry_run(...)            `p2m run --dry-run`
 
-A prompt's tokens are its UTF-8 bytes / 4 for English and more for other scripts, so the numbers are an order of magnitude,
-not an offer; `--budget` is what holds.
+A prompt's tokens are its UTF-8 bytes / 4 for English and more for other scripts, so the numbers are an order of
+magnitude, not an offer; `--budget` is what holds.
 """
 
 from __future__ import annotations

@@ -200,7 +200,9 @@ def _data(record: dict[str, Any]) -> str:
         return ""
     table = ["| source | kind | train | validation | test |", "|---|---|---:|---:|---:|"]
     table += [
-        f"| {_plain(name)} | {counts.get('kind', '')} | {counts.get('train', 0)} | {counts.get('validation', 0)} | {counts.get('test', 0)} |"
+        f"| {_plain(name)} | {counts.get('kind', '')} | "
+        + " | ".join(str(counts.get(split, 0)) for split in ("train", "validation", "test"))
+        + " |"
         for name, counts in sources.items()
     ]
     lines = []
@@ -210,7 +212,8 @@ def _data(record: dict[str, Any]) -> str:
         lines.append(f"The licence of {_code(dataset['id'])} is not known: look it up before you publish.")
     if generation.get("rows"):
         lines.append(
-            f"{generation['rows']} examples were written by {_code(generation.get('llm') or 'an LLM')}; its terms may bear on their use."
+            f"{generation['rows']} examples were written by {_code(generation.get('llm') or 'an LLM')}; its terms may "
+            "bear on their use."
         )
     return "## Data\n\n" + "\n".join(table) + "\n\n" + " ".join(lines)
 
@@ -226,8 +229,8 @@ def _training(record: dict[str, Any]) -> str:
 ## Training
 
 {seconds_text(training.get("seconds") or 0)} of training; the weights of step {training.get("best_step")} were kept.
-{f"Set by hand: {chosen}; the rest" if chosen else "Hyper-parameters"} by default: AdamW, early stopping on the validation split.
-Weights: SHA-256 {_code(training.get("weights_sha256", ""))}. The same again:
+{f"Set by hand: {chosen}; the rest" if chosen else "Hyper-parameters"} by default: AdamW, early stopping on the
+validation split. Weights: SHA-256 {_code(training.get("weights_sha256", ""))}. The same again:
 
     {command(record)}
 """

@@ -4,8 +4,8 @@
     ├── report_page      the template and its style sheet
     └── charts           the SVG
 
-It needs no network, no script and no other file, and reads the same on a phone, in light and in dark. A stage that did not
-run leaves its section out.
+It needs no network, no script and no other file, and reads the same on a phone, in light and in dark. A stage that
+did not run leaves its section out.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ METRIC_TITLES = {
     "bertscore": "BERTScore",
 }
 CONTESTANT_TITLES = {
-    "student": "Student", "base": "Untuned base", "nearest_neighbour": "Nearest neighbour", "teacher": "Teacher (the LLM)",
-}  # fmt: skip
+    "student": "Student",
+    "base": "Untuned base",
+    "nearest_neighbour": "Nearest neighbour",
+    "teacher": "Teacher (the LLM)",
+}
 VERDICTS = {
     "ship": ("ship", "✓", "Ship"),
     "do_not_ship": ("no", "✗", "Do not ship"),
@@ -168,12 +171,18 @@ def _comparisons(comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
         difference = comparison["difference"]
         style = "above" if difference["low"] > 0 else "below" if difference["high"] < 0 else "other"
         who = CONTESTANT_TITLES.get(comparison["against"], comparison["against"])
-        title = f"student less {who}: {difference['value']:+.1f} points, 95 % interval {_range(difference)}, {comparison['rows']} rows"
+        value = f"{difference['value']:+.1f}"
+        title = f"student less {who}: {value} points, 95 % interval {_range(difference)}, {comparison['rows']} rows"
         chart = charts.interval(difference["value"], difference["low"], difference["high"], axis, style, title)
         rows.append(
-            {"who": f"less {who[0].lower()}{who[1:]}", "style": "other", "chart": chart, "value": f"{difference['value']:+.1f}",
-             "range": _range(difference)}
-        )  # fmt: skip
+            {
+                "who": f"less {who[0].lower()}{who[1:]}",
+                "style": "other",
+                "chart": chart,
+                "value": value,
+                "range": _range(difference),
+            }
+        )
     return {"rows": rows, "axis": charts.axis_labels(axis)}
 
 
@@ -209,7 +218,8 @@ def _ceiling(evaluation: dict[str, Any]) -> str:
     ceiling = evaluation.get("ceiling")
     if ceiling is not None and ceiling < 99.95:
         parts.append(
-            f"The student can reach at most {ceiling:.1f} % exact match here: its tokenizer cannot write the other outputs."
+            f"The student can reach at most {ceiling:.1f} % exact match here: its tokenizer cannot write "
+            "the other outputs."
         )
     if evaluation.get("bertscore_encoder"):
         parts.append(f"BERTScore was taken with {evaluation['bertscore_encoder']}.")
@@ -309,9 +319,12 @@ def _example(sample: dict[str, Any]) -> dict[str, Any]:
         if name != "student" and answer is not None
     ]
     return {
-        "input": _cut(sample["input"]), "wanted": _cut(sample["output"]), "student": _cut(predictions.get("student") or ""),
-        "right": bool(sample.get("correct")), "others": others,
-    }  # fmt: skip
+        "input": _cut(sample["input"]),
+        "wanted": _cut(sample["output"]),
+        "student": _cut(predictions.get("student") or ""),
+        "right": bool(sample.get("correct")),
+        "others": others,
+    }
 
 
 def _examples_text(samples: list[dict[str, Any]], errors: list[dict[str, Any]]) -> str:
@@ -329,7 +342,8 @@ def _dataset_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
         columns = " + ".join(chosen.get("input_columns") or [])
         text = f"{chosen['id']}: {_sentence(chosen.get('why', ''))} {_BY.get(chosen.get('by', ''), '')}"
         if columns:
-            text += f" Input: {columns}; output: {chosen.get('output_column', '')}; {_plural(chosen.get('rows') or 0, 'row')}."
+            rows_text = _plural(chosen.get("rows") or 0, "row")
+            text += f" Input: {columns}; output: {chosen.get('output_column', '')}; {rows_text}."
         if chosen.get("licence"):
             text += f" Licence: {chosen['licence']}."
     else:

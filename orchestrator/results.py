@@ -63,6 +63,6 @@ def _result(run: run_pb2.Run) -> Artifact:
 def _elsewhere(run: run_pb2.Run) -> FailedPrecondition:
     return FailedPrecondition(
         "RESULT_ELSEWHERE",
-        f"Run {run.name} is done, and its result is not in the store that is set here. Set P2M_STORE (and P2M_S3_ENDPOINT "
-        "with its keys) as it is at the services.",
+        f"Run {run.name} is done, and its result is not in the store that is set here. Set P2M_STORE (and "
+        "P2M_S3_ENDPOINT with its keys) as it is at the services.",
     )

@@ -2,6 +2,7 @@
 
 execute(command)      runs `async command(terminal, settings)` and returns the exit status
 reached(...)          a RunClient: of `--connect HOST:PORT`, or of this machine's own runs
+    services(...)         some of the six services, started here
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from orchestrator.client import RunClient
 from orchestrator.terminal import FAILED, STOPPED, Terminal, quiet, status_of
 from services.kit.errors import InvalidArgument, P2MError, Unavailable
-from services.kit.settings import Settings
+from services.kit.settings import SERVICES, Settings
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ async def reached(connect: str, settings: Settings) -> AsyncIterator[RunClient]:
 
 @contextlib.asynccontextmanager
 async def _alone(settings: Settings) -> AsyncIterator[str]:
-    """RunService by itself on a free port, for calls that need no other service: the rows of all runs are in the database."""
+    """RunService by itself on a free port, for calls that need no other service: all runs are in the database."""
     from orchestrator.service import RunService
     from services.kit.server import Server
 
@@ -81,6 +82,18 @@ async def _alone(settings: Settings) -> AsyncIterator[str]:
         yield f"{settings.host}:{server.port}"
     finally:
         await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def services(settings: Settings, *names: str) -> AsyncIterator[dict[str, str]]:
+    """Targets of just these services: those that the settings name, the others started here, without an LLM."""
+    from orchestrator.local import hosted
+
+    # A service whose target is set is not started, and where an LLM is set none is either.
+    others = {f"{name}_target": settings.target(name) for name in SERVICES if name not in names}
+    llm = {} if settings.openai_base_url else {"openai_base_url": "http://127.0.0.1:9"}
+    async with hosted(settings.model_copy(update=others | llm)) as stack:
+        yield stack.targets
 
 
 async def check_serving(target: str, settings: Settings) -> None:
@@ -93,7 +106,8 @@ async def check_serving(target: str, settings: Settings) -> None:
     except P2MError as error:
         raise Unavailable(
             "NO_RUN_SERVICE",
-            f"Nobody answers at {target}. Start the services there (p2m up), or check the address and the TLS settings.",
+            f"Nobody answers at {target}. Start the services there (p2m up), or check the address and the TLS "
+            "settings.",
         ) from error
     finally:
         await channel.close()

@@ -102,7 +102,7 @@ def table(stream: TextIO, runs: list[run_pb2.Run]) -> None:
         print(line if len(line) <= 160 else line[:159] + "…", file=stream)
 
 
-def state_word(state: int) -> str:
+def state_word(state: run_pb2.RunState.ValueType) -> str:
     """ "succeeded", "running", ..."""
     return run_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
 

@@ -1,6 +1,6 @@
 """The person's terminal: what p2m says goes there, everything else to <home>/p2m.log.
 
-    quiet(log, level)     inside, libraries, gRPC and child processes write to the log; the Terminal alone reaches the person
+    quiet(log, level)     inside, libraries, gRPC and children write to the log; only the Terminal reaches the person
     Terminal              `out` for results, `err` for progress and errors
     status_of(error)      the exit status that an error means
 
@@ -54,7 +54,12 @@ class Terminal:
         print(question, end="", file=self.err, flush=True)
         loop = asyncio.get_running_loop()
         line: asyncio.Future[str] = loop.create_future()
-        loop.add_reader(sys.stdin, lambda: line.done() or line.set_result(sys.stdin.readline()))
+
+        def arrived() -> None:
+            if not line.done():
+                line.set_result(sys.stdin.readline())
+
+        loop.add_reader(sys.stdin, arrived)
         try:
             return await line
         finally:
@@ -63,8 +68,8 @@ class Terminal:
 
 @contextlib.contextmanager
 def quiet(log: Path, level: str) -> Iterator[Terminal]:
-    """Sends file descriptors 1 and 2 to `log` for as long as it lasts, so that no library and no child can write between
-    the lines of the display; yields the terminal. Raises P2MError when the log cannot be written."""
+    """Sends file descriptors 1 and 2 to `log` for as long as it lasts, so that no library and no child can write
+    between the lines of the display; yields the terminal. Raises P2MError when the log cannot be written."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > _LOG_BYTES:
@@ -78,7 +83,7 @@ def quiet(log: Path, level: str) -> Iterator[Terminal]:
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     os.close(sink)
-    streams = [open(os.dup(descriptor), "w", encoding=sys.stdout.encoding, errors="replace") for descriptor in kept]
+    streams = [_stream(descriptor) for descriptor in kept]
     _log_to_standard_error(level)
     try:
         yield Terminal(streams[0], streams[1], log)
@@ -94,6 +99,10 @@ def quiet(log: Path, level: str) -> Iterator[Terminal]:
 def status_of(error: errors.P2MError) -> int:
     """The exit status that an error means."""
     return next((status for classes, status in _STATUSES if isinstance(error, classes)), FAILED)
+
+
+def _stream(descriptor: int) -> TextIO:
+    return os.fdopen(os.dup(descriptor), "w", encoding=sys.stdout.encoding or "utf-8", errors="replace")
 
 
 def _log_to_standard_error(level: str) -> None:
