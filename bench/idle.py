@@ -2,14 +2,15 @@
 
     async with idle(settings) as targets: ...     the targets as settings, {"parser_target": "127.0.0.1:50123", ...}
 
-They answer at once with the smallest results that a run can go on with, and count the calls.
+They answer at once with the smallest results that a run can go on with, and count the work they do as
+"<service>.<Request>"; what is stored is given again and not counted. `before` names what is awaited before the work.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from services.kit.stage import Stage
 from services.kit.values import Row
 from services.kit.wire import to_message
 
+Before = Mapping[str, Callable[[Any], Awaitable[None]]]
+
 ROWS = [Row(f"input {i}", f"output {i}", "generated", "", ()) for i in range(4)]
 
 
@@ -39,10 +42,11 @@ class _Idle:
 
     name = ""
 
-    def __init__(self, settings: Settings, calls: Counter[str]) -> None:
+    def __init__(self, settings: Settings, calls: Counter[str], before: Before) -> None:
         self.artifacts = Artifacts.open(settings, self.name)
         self.stage = Stage(self.artifacts, Slots(100))
         self.calls = calls
+        self.before = before
 
     @property
     def full_name(self) -> str:
@@ -51,16 +55,22 @@ class _Idle:
     def rows(self) -> common_pb2.Artifact:
         return to_message(self.artifacts.put_rows(ROWS), common_pb2.Artifact)
 
+    async def count(self, request: Any) -> None:
+        what = f"{self.name}.{type(request).__name__}"
+        self.calls[what] += 1
+        if what in self.before:
+            await self.before[what](request)
+
     async def unary(self, request: Any, response_type: type[Any], response: Any) -> Any:
         async def work() -> Any:
-            self.calls[type(request).__name__] += 1
+            await self.count(request)
             return response
 
         return await self.stage.unary(request, response_type, work)
 
     async def stream(self, request: Any, response_type: type[Any], result: Any) -> AsyncIterator[Any]:
         async def work(_: Any) -> Any:
-            self.calls[type(request).__name__] += 1
+            await self.count(request)
             return result
 
         async for event in self.stage.stream(request, response_type, type(result), work):
@@ -90,7 +100,8 @@ class IdleDatasetRetriever(_Idle, dataset_retriever_pb2_grpc.DatasetRetrieverSer
 
     async def Search(self, request: Any, context: Any) -> Any:
         candidates = [
-            dataset_retriever_pb2.DatasetCandidate(id=f"idle/{name}", score=1, reachable=True) for name in ("one", "two")
+            dataset_retriever_pb2.DatasetCandidate(id=f"idle/{name}", score=1, reachable=True)
+            for name in ("one", "two")
         ]
         response = dataset_retriever_pb2.SearchResponse(candidates=candidates)
         return await self.unary(request, dataset_retriever_pb2.SearchResponse, response)
@@ -178,13 +189,15 @@ IDLE = (IdleParser, IdleDatasetRetriever, IdleGenerator, IdleModelRetriever, Idl
 
 
 @asynccontextmanager
-async def idle(settings: Settings, calls: Counter[str] | None = None) -> AsyncIterator[dict[str, str]]:
+async def idle(
+    settings: Settings, calls: Counter[str] | None = None, before: Before | None = None
+) -> AsyncIterator[dict[str, str]]:
     """The six on free loopback ports; yields the settings that name them."""
     counted: Counter[str] = Counter() if calls is None else calls
     async with AsyncExitStack() as stack:
         targets = {}
         for kind in IDLE:
-            server = Server(kind(settings, counted), settings)
+            server = Server(kind(settings, counted, before or {}), settings)
             stack.push_async_callback(server.stop)
             await server.start(0)
             targets[f"{kind.name}_target"] = f"{settings.host}:{server.port}"
