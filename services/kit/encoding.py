@@ -6,8 +6,9 @@
     decode, read_back tokens -> text; what is left of a text after the tokenizer's round trip
 
 Where a text is too long the instruction is cut first, from its end, then the input from its end: an instruction is the
-same for every row and the input is what the row is about. Works on any tokenizer object of transformers and imports
-neither it nor torch. Special tokens written out in a text ("</s>") are text.
+same for every row and the input is what the row is about. A trained model's tokenizer has the limit of its inputs as
+`model_max_length`. Works on any tokenizer object of transformers and imports neither it nor torch. Special tokens
+written out in a text ("</s>") are text.
 
 A WordPiece tokenizer forgets where a text had no space: "2024-05-01" comes back as "2024 - 05 - 01". Where its decoder
 knows the glue token (the trainer gives it one, see `with_glue`), outputs are written with it between such tokens and

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from services.trainer.service import TrainerService
 from services.kit import logs
 from services.kit.server import serve
 from services.kit.settings import Settings
+from services.trainer.service import TrainerService
 
 
 def main() -> int:

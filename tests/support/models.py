@@ -1,8 +1,9 @@
-"""Tiny models with random weights, made on the spot: each learns to copy a word of its input in seconds.
+"""Tiny models with random weights, made on the spot, and a task that they learn in seconds.
 
-    tiny_t5(folder)        encoder-decoder, T5
-    tiny_encoder(folder)   encoder alone, BERT, with a WordPiece tokenizer: the trainer makes an encoder-decoder of it
-    tiny_gpt2(folder)      decoder alone, GPT-2
+    tiny_t5(folder)        encoder-decoder, T5: its loss falls, but it is too small to find the first word
+    tiny_encoder(folder)   encoder alone, BERT: the trainer makes an encoder-decoder of it, which copies without a
+                           mistake after 10 epochs of 400 rows (learning rate 3e-3, 512 tokens a batch; 2 s)
+    tiny_gpt2(folder)      decoder alone, GPT-2: likewise after 20 epochs (5e-3; 5 s)
     copy_rows(number)      the task: "word3 word7 word1" -> "word3"
 
 Their vocabulary has the words "word0" ... "word19", the letters, digits and marks, so that any ASCII text has tokens.

@@ -1,0 +1,148 @@
+"""What the trainer's three calls take and give: plain values with the proto's field names.
+
+    PrepareRequest ── TrainingSource        PrepareResult ── SourceCount
+    TrainRequest ── HyperParameters         TrainResult ── HistoryPoint
+    ExportRequest                           ExportResult
+
+Nothing here imports torch, so that the service answers at once and loads it in its children only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from services.kit.artifacts import Artifacts
+from services.kit.values import Artifact, PromptSpec
+
+
+class DatasetKind(IntEnum):
+    """Where a dataset came from; the proto's numbers."""
+
+    UNSPECIFIED = 0
+    RETRIEVED = 1
+    GENERATED = 2
+    USER = 3
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """One dataset to train on."""
+
+    dataset: Artifact = field(default_factory=Artifact)
+    kind: DatasetKind = DatasetKind.UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What to split; `max_rows_per_source` 0 is the default."""
+
+    request_id: str = ""
+    sources: tuple[TrainingSource, ...] = ()
+    test: Artifact | None = None
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    seed: int = 0
+    max_rows_per_source: int = 0
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """Rows of one source in one split."""
+
+    source: str = ""
+    kind: DatasetKind = DatasetKind.UNSPECIFIED
+    split: str = ""
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """The locked splits, what is in them, and what was taken out and why."""
+
+    train: Artifact = field(default_factory=Artifact)
+    validation: Artifact = field(default_factory=Artifact)
+    test: Artifact = field(default_factory=Artifact)
+    counts: tuple[SourceCount, ...] = ()
+    removed: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HyperParameters:
+    """How to train. None takes the default; see the proto for units."""
+
+    learning_rate: float | None = None
+    epochs: float | None = None
+    batch_tokens: int | None = None
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    checkpoint_steps: int | None = None
+    patience: int | None = None
+    lora: bool | None = None
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train, on what, from which model."""
+
+    request_id: str = ""
+    train: Artifact = field(default_factory=Artifact)
+    validation: Artifact = field(default_factory=Artifact)
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    model: str = ""
+    hyper_parameters: HyperParameters = field(default_factory=HyperParameters)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """One point of the training history; losses are means per output token."""
+
+    step: int = 0
+    epoch: float = 0.0
+    train_loss: float = 0.0
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model and the same before training."""
+
+    model: Artifact = field(default_factory=Artifact)
+    base: Artifact = field(default_factory=Artifact)
+    history: tuple[HistoryPoint, ...] = ()
+    best_step: int = 0
+    parameters: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    weights_sha256: str = ""
+
+
+class ExportFormat(IntEnum):
+    """A format to write; the proto's numbers."""
+
+    UNSPECIFIED = 0
+    SAFETENSORS = 1
+    SAFETENSORS_BF16 = 2
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Which model, in which format."""
+
+    request_id: str = ""
+    model: Artifact = field(default_factory=Artifact)
+    format: ExportFormat = ExportFormat.UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The exported folder."""
+
+    model: Artifact = field(default_factory=Artifact)
+
+
+def checkpoint_prefix(artifacts: Artifacts, request_id: str) -> str:
+    """The key under which a training's two checkpoint slots are."""
+    return f"{artifacts.service}/checkpoints/{request_id}"

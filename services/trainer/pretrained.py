@@ -1,0 +1,233 @@
+"""Pretrained models made ready to be trained on text to text.
+
+    load(folder, seed, ...) ── Student       the model, its tokenizer, and how texts become its tokens
+    save(student, folder)                    what plain `transformers` loads: safetensors, config, tokenizer, generation
+
+    encoder-decoder (T5, BART, ...)          as it is
+    decoder-only (GPT-2, Llama, ...)         as it is
+    encoder alone (BERT, RoBERTa, ...)       becomes an encoder-decoder: both halves start from it, and the decoder's
+                                             attention to the encoder starts as a copy of its attention to itself, which
+                                             it does not learn without (Rothe et al., 2020, start it at random)
+
+Only safetensors are read and a model's own code is never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    EncoderDecoderModel,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from services.kit import encoding
+from services.kit.errors import FailedPrecondition
+from services.kit.values import PromptSpec
+
+# Encoders of which transformers has a decoder with cross-attention.
+ENCODERS = ("bert", "camembert", "electra", "ernie", "megatron-bert", "rembert", "roberta", "xlm-roberta")
+# Their positions begin after the padding token's.
+_OFFSET_POSITIONS = ("camembert", "roberta", "xlm-roberta")
+_RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+
+DEFAULT_INPUT_TOKENS = 512
+DEFAULT_OUTPUT_TOKENS = 128
+# Every model must be able to read at least this much, whatever its outputs take.
+_LEAST_INPUT_TOKENS = 8
+
+
+@dataclass
+class Student:
+    """A model in training. `start` is the decoder's first token, None for a decoder-only model."""
+
+    model: Any
+    tokenizer: Any
+    decoder_only: bool
+    eos: int
+    pad: int
+    start: int | None
+    max_input_tokens: int
+    max_output_tokens: int
+
+    def encode(
+        self, spec: PromptSpec, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> list[tuple[list[int], list[int]]]:
+        """Each row's tokens: what is read, and what is to be written after it."""
+        prefix: list[int] = []
+        if self.decoder_only:
+            read = encoding.encode_prompts(self.tokenizer, spec, inputs, self.max_input_tokens)
+        else:
+            read = encoding.encode_inputs(self.tokenizer, spec, inputs, self.max_input_tokens)
+            # BART's outputs begin with <s>; BERT's [CLS] is the decoder's start token, which is put there anyway.
+            prefix = [token for token in encoding.special_tokens(self.tokenizer)[0] if token != self.start]
+        written = encoding.encode_outputs(self.tokenizer, outputs, self.max_output_tokens, eos=self.eos, prefix=prefix)
+        return list(zip(read, written, strict=True))
+
+
+def load(folder: Path, seed: int, max_input_tokens: int | None = None, max_output_tokens: int | None = None) -> Student:
+    """The student in `folder`, in 32 bits, on the CPU. `seed` draws the weights that it lacks.
+
+    The limits are cut to what the model can take. FailedPrecondition: UNSUPPORTED_ARCHITECTURE, BAD_MODEL.
+    """
+    transformers.logging.set_verbosity_error()  # of an encoder-decoder made here it reports every new weight
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = _model(folder, config, tokenizer)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
+        raise FailedPrecondition(
+            "BAD_MODEL", f"The model in {folder} cannot be loaded: {_first_line(error)} Take another model."
+        ) from error
+    decoder_only = not model.config.is_encoder_decoder
+    if not decoder_only and (glued := encoding.with_glue(tokenizer)):
+        tokenizer = _rebuilt(tokenizer, glued)
+    eos = _first(model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id)
+    if eos is None:
+        raise FailedPrecondition(
+            "BAD_MODEL", f"The model in {folder} has no end-of-sequence token. Take another model."
+        )
+    pad = _first(tokenizer.pad_token_id, model.config.pad_token_id)
+    if pad is None:
+        pad = eos
+    start = (
+        None
+        if decoder_only
+        else _first(model.generation_config.decoder_start_token_id, model.config.decoder_start_token_id)
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    if decoder_only:
+        tokenizer.padding_side = "left"  # generation goes on at the right end
+    most_read, most_written = _limits(model, max_input_tokens, max_output_tokens)
+    _set_generation(model, eos, pad, start, most_written)
+    model.float().train()
+    return Student(model, tokenizer, decoder_only, eos, pad, start, most_read, most_written)
+
+
+def save(student: Student, folder: Path) -> None:
+    """Writes the model, its tokenizer and its generation config; transformers loads the folder with nothing of ours.
+
+    The tokenizer's `model_max_length` is the most tokens of an input, so that whoever uses the model cuts where
+    training did.
+    """
+    student.tokenizer.model_max_length = student.max_input_tokens
+    student.model.save_pretrained(folder, max_shard_size="1TB")
+    student.tokenizer.save_pretrained(folder)
+
+
+def _model(folder: Path, config: Any, tokenizer: Any) -> Any:
+    if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return _complete(AutoModelForSeq2SeqLM, folder)
+    generates = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
+    if config.model_type in ENCODERS and not generates:
+        return _from_encoder(folder, tokenizer)
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return _complete(AutoModelForCausalLM, folder)
+    raise FailedPrecondition(
+        "UNSUPPORTED_ARCHITECTURE",
+        f"The model in {folder} is of the kind {config.model_type!r}, which writes no text. Wanted an encoder-decoder, "
+        f"a decoder, or one of the encoders {', '.join(ENCODERS)}.",
+    )
+
+
+def _complete(auto_class: Any, folder: Path) -> Any:
+    """The model, all of whose weights must be in the files."""
+    model, info = auto_class.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise FailedPrecondition(
+            "BAD_MODEL", f"The files in {folder} lack {len(info['missing_keys'])} weights of the model: {missing}, ..."
+        )
+    return model
+
+
+def _from_encoder(folder: Path, tokenizer: Any) -> Any:
+    """An encoder-decoder both halves of which are the encoder in `folder`."""
+    safe = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+    model = EncoderDecoderModel.from_encoder_decoder_pretrained(
+        folder,
+        folder,
+        **{f"encoder_{name}": value for name, value in safe.items()},
+        **{f"decoder_{name}": value for name, value in safe.items()},
+    )
+    for layer in model.decoder.modules():
+        if hasattr(layer, "crossattention"):
+            layer.crossattention.load_state_dict(layer.attention.state_dict())
+    model.config.decoder_start_token_id = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
+    model.config.eos_token_id = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.vocab_size = model.config.decoder.vocab_size
+    return model
+
+
+def _rebuilt(tokenizer: Any, serialised: str) -> Any:
+    """The tokenizer with another backend. Its own class would build its usual one again on loading."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(serialised),
+        model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=False,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def _limits(model: Any, max_input_tokens: int | None, max_output_tokens: int | None) -> tuple[int, int]:
+    """The most tokens to read and to write: what was asked for, else the defaults, within the model's positions."""
+    config = model.config
+    reads = _positions(getattr(config, "encoder", config))
+    writes = _positions(getattr(config, "decoder", config))
+    output = min(max_output_tokens or min(DEFAULT_OUTPUT_TOKENS, writes // 4), writes - _LEAST_INPUT_TOKENS)
+    if not config.is_encoder_decoder:
+        reads -= output  # both share the positions
+    return min(max_input_tokens or DEFAULT_INPUT_TOKENS, reads), output
+
+
+def _positions(config: Any) -> int:
+    """How many tokens a half can take; very many where its positions are relative."""
+    if config.model_type in _RELATIVE_POSITIONS:
+        return 1 << 30
+    positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    return positions - 2 if config.model_type in _OFFSET_POSITIONS else positions
+
+
+def _set_generation(model: Any, eos: int, pad: int, start: int | None, max_new_tokens: int) -> None:
+    """Greedy, up to `max_new_tokens`. What the model brought for its own task (least lengths, beams) goes."""
+    before = model.generation_config
+    model.config.pad_token_id = pad
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens, num_beams=1, do_sample=False, eos_token_id=eos, pad_token_id=pad,
+        bos_token_id=before.bos_token_id, decoder_start_token_id=start, forced_bos_token_id=before.forced_bos_token_id,
+    )  # fmt: skip
+
+
+def _first(*values: Any) -> int | None:
+    """The first that is set; of a list its first."""
+    for value in values:
+        if isinstance(value, list) and value:
+            return int(value[0])
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
