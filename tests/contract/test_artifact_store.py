@@ -193,7 +193,7 @@ def test_any_service_reads_an_artifact(store: Store) -> None:
 
 
 def test_a_folder_comes_back(own: Artifacts, tmp_path: Path) -> None:
-    """A folder with folders in it is stored and fetched whole, over an older folder too; its size is that of its files."""
+    """A folder with folders in it is stored and fetched whole, over an older one too; its size is that of its files."""
     folder = tmp_path / "model"
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "config.json").write_text("{}")

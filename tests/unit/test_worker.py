@@ -18,6 +18,7 @@ from services.kit.settings import Settings
 from services.kit.values import Progress
 from services.kit.worker import Resident, run
 from tests.support.jobs import Order, Outcome
+from tests.support.processes import is_alive, pid_in, until_dead
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = "tests.support.jobs:work"
@@ -67,28 +68,28 @@ async def test_what_a_job_raises_is_raised(settings: Settings, what: str, error:
 async def test_a_cancelled_job_saves_and_ends(soon: Settings, tmp_path: Path) -> None:
     """Cancelling sends SIGTERM within 2 s; the job saves, and when the cancelling is done the process is gone."""
     task = asyncio.ensure_future(run(WORK, Order("wait and save", str(tmp_path)), Outcome, soon))
-    pid = await _pid_in(tmp_path)
+    pid = await pid_in(tmp_path)
     began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (tmp_path / "saved").read_text() == "checkpoint"
     assert time.monotonic() - began < 2
-    assert not _is_alive(pid)
+    assert not is_alive(pid)
 
 
 async def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(soon: Settings, tmp_path: Path) -> None:
     """A job that ignores SIGTERM is killed after the grace and not before, with the processes that it started."""
     task = asyncio.ensure_future(run(WORK, Order("ignore everything", str(tmp_path)), Outcome, soon))
-    pid = await _pid_in(tmp_path)
-    own = await _pid_in(tmp_path, "own")
+    pid = await pid_in(tmp_path)
+    own = await pid_in(tmp_path, "own")
     began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert 0.9 < time.monotonic() - began < 4
-    assert not _is_alive(pid)
-    await _until_dead(own, 2)
+    assert not is_alive(pid)
+    await until_dead(own, 2)
 
 
 @pytest.mark.parametrize("what", ["wait and save", "ignore everything"])
@@ -101,13 +102,13 @@ async def test_a_job_ends_when_its_parent_was_killed(tmp_path: Path, what: str) 
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
-        pid = await _pid_in(tmp_path)
+        pid = await pid_in(tmp_path)
         if what == "ignore everything":
-            own = await _pid_in(tmp_path, "own")
+            own = await pid_in(tmp_path, "own")
     finally:
         parent.kill()
         parent.wait()
-    await _until_dead(pid, 5)
+    await until_dead(pid, 5)
     if what == "wait and save":
         assert (tmp_path / "saved").exists()
     else:
@@ -124,11 +125,11 @@ async def test_a_resident_object_ends_when_its_parent_was_killed(tmp_path: Path)
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
-        pid = await _pid_in(tmp_path)
+        pid = await pid_in(tmp_path)
     finally:
         parent.kill()
         parent.wait()
-    await _until_dead(pid, 3)
+    await until_dead(pid, 3)
 
 
 async def test_a_resident_object_keeps_what_it_has(settings: Settings) -> None:
@@ -142,7 +143,7 @@ async def test_a_resident_object_keeps_what_it_has(settings: Settings) -> None:
         await counter.ask(Order("refuse"), Outcome)
     assert (await counter.ask(Order(), Outcome)).said == "7"
     await counter.stop()
-    assert not _is_alive(outcomes[0].pid)
+    assert not is_alive(outcomes[0].pid)
 
 
 async def test_a_resident_object_that_died_is_built_anew(settings: Settings) -> None:
@@ -154,7 +155,7 @@ async def test_a_resident_object_that_died_is_built_anew(settings: Settings) -> 
     second = await counter.ask(Order(), Outcome)
     assert (second.said, second.pid != first.pid) == ("1", True)
     os.kill(second.pid, signal.SIGKILL)
-    await _until_dead(second.pid, 3)
+    await until_dead(second.pid, 3)
     await asyncio.sleep(0.1)
     assert (await counter.ask(Order(), Outcome)).said == "1"
     await counter.stop()
@@ -164,11 +165,11 @@ async def test_a_cancelled_question_leaves_no_answer_behind(soon: Settings, tmp_
     """Cancelling one question, in the answer or while the object is built, does not give its answer to the next."""
     counter = Resident(COUNTER, soon)
     task = asyncio.ensure_future(counter.ask(Order("sleep", str(tmp_path)), Outcome))
-    pid = await _pid_in(tmp_path)
+    pid = await pid_in(tmp_path)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not _is_alive(pid)
+    assert not is_alive(pid)
     assert (await counter.ask(Order(), Outcome)).said == "1"
     await counter.stop()
 
@@ -186,25 +187,3 @@ async def test_an_object_that_cannot_be_built_says_why_each_time(settings: Setti
         with pytest.raises(FailedPrecondition, match="no such model"):
             await counter.ask(Order(), Outcome)
     await counter.stop()
-
-
-async def _pid_in(folder: Path, name: str = "pid") -> int:
-    async with asyncio.timeout(20):
-        while not (folder / name).exists() or not (folder / name).read_text():
-            await asyncio.sleep(0.02)
-    return int((folder / name).read_text())
-
-
-async def _until_dead(pid: int, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while _is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} is alive after {within_s} s"
-        await asyncio.sleep(0.05)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether it runs: one that is dead and not yet waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
