@@ -1,0 +1,90 @@
+"""Several processes on one database: who owns a run, and who takes it over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from p2m.run.v1 import run_pb2
+
+from services.kit.errors import Aborted
+from services.kit.settings import Settings
+from tests.conftest import ROOT
+from tests.integration.conftest import NO_LLM, PROMPT, IdleRuns, finished, until
+
+OPTIONS = run_pb2.RunOptions(number=4)
+
+
+@asynccontextmanager
+async def other_process(home: Path, name: str, request: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Another process whose run hangs in a stage; killed at the latest when the block ends."""
+    environment = os.environ | {"P2M_HOME": str(home), "OPENAI_BASE_URL": NO_LLM, "P2M_GRACE_S": "2"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.orchestrate", name, request,
+        cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        said = {await asyncio.wait_for(process.stdout.readline(), 60) for _ in range(2)}
+        assert said == {b"ready\n", b"hangs\n"}
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+
+async def test_a_run_of_a_live_process_is_not_started_twice(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """Start of a run that another live process is at is ABORTED and names `p2m watch`; Get and Watch see it."""
+    async with other_process(idle_settings.home_folder, "busy", "trainer.TrainRequest"), idle_runs() as stack:
+        with pytest.raises(Aborted, match="p2m watch busy"):
+            await stack.client.start("busy", PROMPT, OPTIONS)
+        assert (await stack.client.get("busy")).state == run_pb2.RUN_STATE_RUNNING
+
+
+async def test_cancel_reaches_a_run_of_another_process(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """Cancel through another process ends the run; after it this process may go on with it."""
+    async with other_process(idle_settings.home_folder, "far", "trainer.TrainRequest"), idle_runs() as stack:
+        run = await stack.client.cancel("far")
+        assert run.state == run_pb2.RUN_STATE_CANCELLED
+        await stack.client.start("far", PROMPT, OPTIONS)
+        run = await finished(stack.client, "far")
+        assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
+
+
+async def test_the_run_of_a_killed_process_goes_on_where_it_was(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """After kill -9 the same Start, in another process, goes on at once; finished stages are not run again."""
+    async with other_process(idle_settings.home_folder, "killed", "trainer.TrainRequest") as process:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        async with idle_runs() as stack:
+            await stack.client.start("killed", PROMPT, OPTIONS)
+            run = await finished(stack.client, "killed")
+    assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
+    assert dict(stack.calls) == {"trainer.TrainRequest": 1, "evaluator.EvaluateRequest": 1}
+
+
+async def test_a_serving_orchestrator_takes_over_a_dead_ones_run(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """One that adopts goes on with a killed process's run without any Start."""
+    dying = other_process(idle_settings.home_folder, "orphan", "generator.GenerateRequest")
+    async with dying as process, idle_runs(adopt=True) as stack:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        run = await until(stack.client, "orphan", lambda run: run.state == run_pb2.RUN_STATE_SUCCEEDED)
+    assert run.verdict
+
+
+async def test_one_that_does_not_adopt_leaves_a_dead_ones_run(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """A process that was started for one run does not take up another's."""
+    async with other_process(idle_settings.home_folder, "alone", "parser.ParseRequest") as process:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    async with idle_runs() as stack:
+        await asyncio.sleep(3)
+        assert not stack.calls
