@@ -1,0 +1,1 @@
+"""The starter catalogue of models and datasets, and how a catalogue becomes indexes."""

@@ -111,12 +111,13 @@ def save(
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of the index at `folder`; None where there is no index of this format."""
+    """The manifest of the index at `folder`; None where there is no index. DataLoss where it is no manifest."""
     try:
-        manifest = from_json((folder / "manifest.json").read_bytes(), Manifest)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return from_json((folder / "manifest.json").read_bytes(), Manifest)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return manifest if manifest.format == FORMAT else None
+    except ValueError as error:
+        raise _damaged(folder) from error
 
 
 class Index:
@@ -135,16 +136,19 @@ class Index:
     def load(cls, folder: Path, *, library: str = "bm25s") -> Index:
         """Opens the index at `folder`, BM25 by "bm25s" or "rank_bm25".
 
-        NotFound where there is none of this format, DataLoss where a file is not what was written.
+        NotFound where there is none, FailedPrecondition where it has another format, DataLoss where a file is not what
+        was written.
         """
         with _locked(folder, fcntl.LOCK_SH):
             manifest = read_manifest(folder)
             if manifest is None:
                 raise NotFound("NO_INDEX", f"There is no index at {folder}: run p2m catalogue build.")
-            if _digests(folder) != manifest.files:
-                raise DataLoss(
-                    "INDEX_DAMAGED", f"The index at {folder} is not what was built: run p2m catalogue build again."
+            if manifest.format != FORMAT:
+                raise FailedPrecondition(
+                    "OTHER_FORMAT", f"The index at {folder} was built by another version: run p2m catalogue build."
                 )
+            if _digests(folder) != manifest.files:
+                raise _damaged(folder)
             return cls(folder, manifest, library)
 
     def __len__(self) -> int:
@@ -194,6 +198,13 @@ def standardised(scores: Scores) -> Scores:
     """Scores with mean 0 and deviation 1 over all entries; all 0 where they are all the same."""
     deviation = float(scores.std()) if len(scores) else 0.0
     return np.zeros_like(scores) if deviation == 0 else (scores - scores.mean()) / deviation
+
+
+def _damaged(folder: Path) -> DataLoss:
+    return DataLoss(
+        "INDEX_DAMAGED",
+        f"The index at {folder} is not what was built: delete that folder, or run p2m catalogue build again.",
+    )
 
 
 # -- writing
