@@ -56,7 +56,7 @@ def test_words() -> None:
         ("Extrais le montant de la phrase suivante.", "fr"),
         ("文から日付を抜き出してください。", "ja"),
         ("문장에서 날짜를 찾으세요.", "ko"),
-        ("Извлеки дату из предложения и запиши её в формате ISO.", "ru"),
+        ("Ваша задача: найти в предложении дату и записать её цифрами.", "ru"),
         ("Classify sentiment.", "en"),
         ("Convert SQL to English", "en"),
         ("SQL", "en"),
