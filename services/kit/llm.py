@@ -186,10 +186,12 @@ class Session:
                 return await self._once(ask, endpoint, prompt_tokens)
             except Again as again:
                 lost += again.may_be_paid
-                wait = max(again.after or 0.0, _back_off(tries))
+                wait = _wait(again, tries)
                 if self._hopeless(again, endpoint, began, tries, lost, wait):
                     raise again.error from None
-                log.warning("%s Trying again in %.1f s.", again.error.message, wait)
+                # A single fault is daily bread; one that stays is worth a line.
+                level = logging.INFO if tries < 3 or again.kind == "limited" else logging.WARNING
+                log.log(level, "%s Trying again in %.1f s.", again.error.message, wait)
                 await asyncio.sleep(wait)
 
     async def _once(self, ask: Ask, endpoint: Endpoint, prompt_tokens: int) -> Entry:
@@ -247,6 +249,9 @@ class Session:
         return time.monotonic() + wait - since > self._teacher.settings.llm_patience_s
 
 
-def _back_off(tries: int) -> float:
-    """Seconds to wait after so many tries: a half, doubling; up to half less by chance, lest all come at once."""
-    return min(_LONGEST_WAIT_S, 0.5 * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
+def _wait(again: Again, tries: int) -> float:
+    """Seconds until the next try: what the server asked for, else a half, doubling; jittered, lest all come at once."""
+    if again.after is not None and again.kind == "limited":
+        return again.after + random.uniform(0.0, 0.25)
+    backed_off = min(_LONGEST_WAIT_S, 0.5 * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
+    return max(again.after or 0.0, backed_off)

@@ -230,7 +230,8 @@ class ScriptedTeacher:
         self.count["answered"] += 1
         message = {"role": "assistant", "content": content}
         return web.json_response(
-            {
+            headers=self._limits(),
+            data={
                 "id": f"chatcmpl-{self.count['answered']}", "object": "chat.completion", "created": int(time.time()),
                 "model": body.get("model", "scripted"), "usage": usage | {"total_tokens": sum(usage.values())},
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
@@ -251,12 +252,23 @@ class ScriptedTeacher:
         return json.dumps(value, ensure_ascii=False)
 
     def _failure(self, fault: Fault) -> web.Response:
-        headers = dict(fault.headers)
+        headers = self._limits() | dict(fault.headers)
         if fault.retry_after is not None:
             headers["retry-after-ms"] = str(math.ceil(fault.retry_after * 1000))
             headers["Retry-After"] = str(math.ceil(fault.retry_after))
         error = {"message": fault.message, "type": fault.code, "param": None, "code": fault.code}
         return web.json_response({"error": error}, status=fault.status, headers=headers)
+
+    def _limits(self) -> dict[str, str]:
+        """What a server with a limit tells of it."""
+        if not self.rpm:
+            return {}
+        rate = self.rpm / 60
+        return {
+            "x-ratelimit-limit-requests": str(self.rpm),
+            "x-ratelimit-remaining-requests": str(max(0, int(self._level))),
+            "x-ratelimit-reset-requests": f"{(max(1.0, rate) - self._level) / rate:.3f}s",
+        }
 
     def _limited(self) -> float:
         """Seconds until the request may come again; 0 when it is let in."""

@@ -1,0 +1,126 @@
+"""The journal of paid answers: nothing that was stored is lost, nothing damaged is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from services.kit.artifacts import Artifacts
+from services.kit.errors import DiskFull
+from services.kit.journal import Entry, Journal
+from services.kit.values import Ledger
+
+
+class SlowStore:
+    """A folder store that takes its time to write, or has no room."""
+
+    def __init__(self, store, seconds: float = 0.0, full: bool = False) -> None:
+        self._store, self._seconds, self.full = store, seconds, full
+        self.writes = 0
+
+    def put(self, key: str, data: bytes) -> None:
+        if self.full:
+            raise DiskFull("no room")
+        time.sleep(self._seconds)
+        self.writes += 1
+        self._store.put(key, data)
+
+    def __getattr__(self, name: str):
+        return getattr(self._store, name)
+
+
+def segments(artifacts: Artifacts) -> list[str]:
+    return artifacts.store.list("tests/journal/")
+
+
+async def test_what_was_appended_is_loaded(artifacts):
+    """Another attempt reads every entry as it was written, cost and all."""
+    entries = [
+        Entry("a", {"text": "Grüße\n\u2028ok"}, cost=Ledger(1, 10, 20, 0.5)),
+        Entry("b", invalid="no JSON", cost=Ledger(1, 1, 1, invalid=1)),
+        Entry("c", lost=True, cost=Ledger(1, 7)),
+    ]
+    journal = Journal(artifacts, "run/generate")
+    for entry in entries:
+        await journal.append(entry)
+    assert await Journal(artifacts, "run/generate").load() == entries
+
+
+async def test_an_entry_is_stored_when_its_future_is_done(artifacts):
+    """The caller that awaited `append` can be killed at once: the entry is in the store, not in a buffer."""
+    await Journal(artifacts, "run").append(Entry("a", 1))
+    assert b'"key": "a"' in artifacts.store.get(segments(artifacts)[0])
+
+
+async def test_many_at_once_share_a_write(artifacts):
+    """200 concurrent answers need a handful of object writes, and each waits for its own."""
+    store = SlowStore(artifacts.store, 0.02)
+    journal = Journal(Artifacts(store, "tests"), "run")
+    await asyncio.gather(*(journal.append(Entry(str(n), n)) for n in range(100)))
+    await asyncio.gather(*(journal.append(Entry(str(n), n)) for n in range(100, 200)))
+    assert store.writes <= 4
+    assert {entry.key for entry in await journal.load()} == {str(n) for n in range(200)}
+
+
+async def test_two_attempts_do_not_overwrite_each_other(artifacts):
+    """Two attempts that write at the same time both keep their answers; the older one's comes first."""
+    first, second = Journal(artifacts, "run"), Journal(artifacts, "run")
+    await asyncio.gather(*(journal.append(Entry("same", name)) for name, journal in (("x", first), ("y", second))))
+    assert sorted(entry.value for entry in await Journal(artifacts, "run").load()) == ["x", "y"]
+    assert len(segments(artifacts)) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "garbage", "empty"])
+async def test_a_damaged_segment_costs_only_its_damaged_lines(artifacts, damage, caplog):
+    """Bytes that are not what was written are skipped with a warning; the lines beside them are kept."""
+    journal = Journal(artifacts, "run")
+    await asyncio.gather(*(journal.append(Entry(name, name * 50)) for name in "abc"))
+    await Journal(artifacts, "run").append(Entry("d", 4))
+    [key] = [key for key in segments(artifacts) if b'"key": "b"' in artifacts.store.get(key)]
+    data = artifacts.store.get(key)
+    hurt = {
+        "cut": data[:-20],
+        "flip": data.replace(b"bbbb", b"bXbb", 1),
+        "garbage": data + b"\x00\xff no journal line\n",
+        "empty": b"",
+    }
+    artifacts.store.put(key, hurt[damage])
+    kept = [entry.key for entry in await Journal(artifacts, "run").load()]
+    assert kept == {"cut": ["a", "b", "d"], "flip": ["a", "c", "d"], "garbage": [*"abcd"], "empty": ["d"]}[damage]
+    assert ("damaged" in caplog.text) == (damage != "empty")
+
+
+async def test_a_full_disk_is_told_to_each_and_not_remembered(artifacts):
+    """The answer that could not be stored raises DiskFull; the next one is written when there is room."""
+    store = SlowStore(artifacts.store, full=True)
+    journal = Journal(Artifacts(store, "tests"), "run")
+    results = await asyncio.gather(*(journal.append(Entry(str(n))) for n in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [DiskFull] * 3
+    store.full = False
+    await journal.append(Entry("later"))
+    assert [entry.key for entry in await journal.load()] == ["later"]
+
+
+async def test_an_entry_nobody_waits_for_is_written(artifacts):
+    """A cancelled caller's answer was paid for: it is stored all the same."""
+    journal = Journal(Artifacts(SlowStore(artifacts.store, 0.05), "tests"), "run")
+    journal.append(Entry("first"))
+    waiting = asyncio.ensure_future(_await(journal.append(Entry("second"))))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await journal.flush()
+    assert [entry.key for entry in await journal.load()] == ["first", "second"]
+
+
+async def test_a_request_does_not_read_its_parts(artifacts):
+    """ "run/generate" and "run/generate/0" keep apart, though one id begins the other."""
+    await Journal(artifacts, "run/generate/0").append(Entry("part"))
+    await Journal(artifacts, "run/generate").append(Entry("whole"))
+    await Journal(artifacts, "run/generate-2").append(Entry("other"))
+    assert [entry.key for entry in await Journal(artifacts, "run/generate").load()] == ["whole"]
+
+
+async def _await(future):
+    return await future
