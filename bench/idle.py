@@ -139,7 +139,8 @@ class IdleModelRetriever(_Idle, model_retriever_pb2_grpc.ModelRetrieverServiceSe
         model_retriever_pb2_grpc.add_ModelRetrieverServiceServicer_to_server(self, server)
 
     async def Search(self, request: Any, context: Any) -> Any:
-        candidate = model_retriever_pb2.ModelCandidate(id="idle/model", score=1, location="folder:nowhere")
+        location = request.constraints.model or "folder:nowhere"
+        candidate = model_retriever_pb2.ModelCandidate(id="idle/model", score=1, location=location)
         response = model_retriever_pb2.SearchResponse(candidates=[candidate])
         return await self.unary(request, model_retriever_pb2.SearchResponse, response)
 

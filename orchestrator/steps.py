@@ -349,7 +349,7 @@ async def train(step: Step) -> Outcome:
     resumed: list[int] = []
 
     def report(progress: Progress) -> None:
-        resumed.extend(int(metric.value) for metric in progress.metrics if metric.name == "resumed_from_step")
+        resumed.extend(int(one.value) for one in progress.metrics if one.name == "resumed_from_step" and one.value)
         step.report(progress)
 
     result = await step.stages.train(request, report)
