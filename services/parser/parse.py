@@ -205,6 +205,8 @@ async def _by_deepl(text: str, settings: Settings, notes: list[str]) -> str:
         return ""
     import deepl
 
+    # Its own number, five, is a minute of waiting for a server that is not there.
+    deepl.http_client.max_network_retries = 1
     client = deepl.DeepLClient(key, server_url=settings.deepl_url or None, send_platform_info=False)
     try:
         answer = await asyncio.to_thread(client.translate_text, text, target_lang="EN-US")
