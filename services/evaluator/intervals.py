@@ -37,7 +37,7 @@ def share(percent: float, rows: int) -> Estimate:
     p, n = percent / 100, rows
     middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return _estimate(percent, 100 * (middle - half), 100 * (middle + half))
+    return _estimate(percent, max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half)))
 
 
 def of_score(rows: Floats, total: Total, drawn: Floats) -> Estimate:

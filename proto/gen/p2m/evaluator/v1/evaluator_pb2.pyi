@@ -176,7 +176,7 @@ Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
 @_typing.final
 class Estimate(_message.Message):
-    """A value with its 95 % bootstrap interval."""
+    """A value with its 95 % interval: of a score by exact match Wilson's, of others and of differences the bootstrap's over rows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -184,7 +184,7 @@ class Estimate(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     HIGH_FIELD_NUMBER: _builtins.int
     value: _builtins.float
-    """The mean over the rows."""
+    """The score of the rows, or the difference of two."""
     low: _builtins.float
     """The interval's lower end."""
     high: _builtins.float
