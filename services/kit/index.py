@@ -43,6 +43,15 @@ FORMAT = 1
 K1, B = 0.9, 0.4
 
 
+# In a question they mean nothing, and in a small catalogue their rarity is chance.
+_FUNCTION_WORDS = frozenset(
+    words(
+        """a an and are as at be by do for from has have i if in into is it its of on or so that the their them there these
+        they this to was we were what which who whose will with you your"""
+    )
+)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What an index says of itself."""
@@ -159,14 +168,18 @@ class Index:
         start, end = int(self._offsets[number]), int(self._offsets[number + 1])
         return json.loads(self._lines[start:end])  # type: ignore[no-any-return]
 
+    def number(self, id: str) -> int | None:
+        """The number of the entry with this id."""
+        return self._numbers.get(id)
+
     def find(self, id: str) -> dict[str, Any] | None:
         """The entry with this id."""
         number = self._numbers.get(id)
         return None if number is None else self.entry(number)
 
     def bm25(self, text: str) -> Scores:
-        """BM25 of every entry for `text`; 0 where they share no word."""
-        return self._bm25(words(text))
+        """BM25 of every entry for `text`; 0 where they share no word but "the" and its like."""
+        return self._bm25([word for word in words(text) if word not in _FUNCTION_WORDS])
 
     def cosine(self, vector: Sequence[float]) -> Scores:
         """The cosine of every entry with `vector` (of length 1). FailedPrecondition where nothing was encoded."""

@@ -52,7 +52,7 @@ def reachable(location: str, settings: Settings) -> bool:
     """Whether the location can be resolved from here now; for the hub, whether it may be asked or has it cached."""
     kind, rest = split(location)
     if kind == "hub":
-        return not settings.hub_offline or cached(rest, settings) is not None
+        return not settings.hub_offline or (_maybe_cached(rest, settings) and cached(rest, settings) is not None)
     try:
         resolve(location, settings)
     except P2MError:
@@ -89,6 +89,14 @@ def cached(name: str, settings: Settings) -> Path | None:
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
         return None
     return folder if any(folder.rglob("*.safetensors")) else None
+
+
+def _maybe_cached(name: str, settings: Settings) -> bool:
+    """A look that is cheap enough for ten thousand names."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = f"models--{name.partition('@')[0].replace('/', '--')}"
+    return Path(settings.hub_cache or HF_HUB_CACHE, folder).is_dir()
 
 
 def hub_error(error: Exception, name: str, settings: Settings) -> P2MError:

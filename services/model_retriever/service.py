@@ -1,0 +1,65 @@
+"""ModelRetrieverService: proto <-> plain values around `hypothetical` and `search`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from p2m.model_retriever.v1 import model_retriever_pb2 as pb
+from p2m.model_retriever.v1 import model_retriever_pb2_grpc
+
+from catalogue import build
+from services.kit.artifacts import Artifacts
+from services.kit.errors import Unavailable
+from services.kit.llm import Teacher
+from services.kit.settings import Settings
+from services.kit.slots import Slots
+from services.kit.stage import Stage
+from services.kit.values import Allowance, Ledger, PromptSpec
+from services.kit.wire import from_message, to_message
+from services.model_retriever.hypothetical import hypothetical_card
+from services.model_retriever.search import Constraints, Models
+
+
+class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServicer):
+    """Finds pretrained models."""
+
+    name = "model_retriever"
+    full_name = "p2m.model_retriever.v1.ModelRetrieverService"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        artifacts = Artifacts.open(settings, self.name)
+        self.stage = Stage(artifacts, Slots(settings.slots))
+        self.teacher = Teacher.from_settings(settings, artifacts)
+        self._models: Models | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        model_retriever_pb2_grpc.add_ModelRetrieverServiceServicer_to_server(self, server)
+
+    async def warm(self) -> None:
+        """Opens the index; of the starter catalogue, builds it first where need be."""
+        self._models = await asyncio.to_thread(Models, await build.ready("models", self.settings))
+
+    async def close(self) -> None:
+        if self.teacher:
+            await self.teacher.close()
+
+    async def Search(self, request: pb.SearchRequest, context: object) -> pb.SearchResponse:
+        return await self.stage.unary(request, pb.SearchResponse, lambda: self._search(request))
+
+    async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
+        if self._models is None:
+            raise Unavailable("NOT_WARM", "The model catalogue is still being opened; try again.", retry_after=1.0)
+        session = None
+        constraints = from_message(request.constraints, Constraints)
+        if self.teacher and not constraints.model:
+            session = self.teacher.session(request.request_id, from_message(request.allowance, Allowance))
+        card = await hypothetical_card(from_message(request.spec, PromptSpec), session)
+        found = await asyncio.to_thread(self._models.search, card.text, request.k, constraints, self.settings)
+        response = to_message(found, pb.SearchResponse)
+        response.hypothetical_card = card.text
+        if card.note and not constraints.model:
+            response.notes.append(card.note)
+        response.ledger.CopyFrom(to_message(session.ledger if session else Ledger(), type(response.ledger)))
+        return response
