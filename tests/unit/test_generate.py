@@ -1,0 +1,379 @@
+"""The generation loop, against a scripted teacher on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from services.generator import prompts
+from services.generator.generate import Generated, GenerateRequest, StopReason, check, generate, temperature
+from services.kit.artifacts import Artifacts
+from services.kit.errors import FailedPrecondition, InvalidArgument, P2MError, Unauthenticated, Unavailable
+from services.kit.llm import Teacher
+from services.kit.settings import Settings
+from services.kit.values import Allowance, Demonstration, Progress, PromptSpec
+from tests.support.teacher import NONSENSE, OVERLOADED, WRONG_KEY, Fault, ScriptedTeacher
+
+SPEC = PromptSpec(
+    "Name the colour among the words.",
+    (Demonstration("lamp red door", "red"), Demonstration("blue cat sat", "blue"), Demonstration("a b green", "green")),
+)
+REQUEST = GenerateRequest("run/generate", Allowance(), SPEC, 30)
+
+
+@asynccontextmanager
+async def _session(settings: Settings, url: str, allowance: Allowance = REQUEST.allowance) -> AsyncIterator[Any]:
+    own = settings.model_copy(update={"openai_base_url": url})
+    teacher = Teacher(own, Artifacts.open(own, "generator"))
+    try:
+        yield teacher.session(REQUEST.request_id, allowance)
+    finally:
+        await teacher.close()
+
+
+async def _made(
+    settings: Settings,
+    teacher: ScriptedTeacher,
+    request: GenerateRequest = REQUEST,
+    excluded: Sequence[str] = (),
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Generated:
+    async with _session(settings, teacher.url, request.allowance) as session:
+        return await generate(request, session, "scripted", excluded, settings, report)
+
+
+def _answers(*batches: Sequence[tuple[str, str]]) -> Callable[..., Any]:
+    """A script: the batches in order, one a request, starting again at the end."""
+    count = iter(range(1_000_000))
+
+    def answer(_body: dict[str, Any], _rng: random.Random) -> Any:
+        batch = batches[next(count) % len(batches)]
+        return {"examples": [{"input": given, "output": wanted} for given, wanted in batch]}
+
+    return answer
+
+
+def _recorded(repeats: int = 3) -> Callable[..., Any]:
+    """A script as a recording gives it: request number i gets batch number i; some inputs come again."""
+    count = iter(range(1_000_000))
+
+    def answer(_body: dict[str, Any], _rng: random.Random) -> Any:
+        number = next(count)
+        rng = random.Random(number)
+        pairs = [
+            (f"item {number * 5 + i - (rng.randrange(6) if i < repeats else 0)}", str(rng.randrange(3)))
+            for i in range(5)
+        ]
+        return {"examples": [{"input": given, "output": wanted} for given, wanted in pairs]}
+
+    return answer
+
+
+# -- how it ends
+
+
+async def test_the_number(settings: Settings) -> None:
+    """It makes exactly the number, all different, and no more requests than that takes."""
+    async with ScriptedTeacher() as teacher:
+        made = await _made(settings, teacher)
+        assert teacher.count["requests"] == 6
+    assert made.stop_reason == StopReason.NUMBER
+    assert len({row.input for row in made.rows}) == 30
+    assert {row.source for row in made.rows} == {"generated"}
+    assert made.dropped == {}
+    assert made.ledger.requests == 6
+
+
+async def test_the_budget(settings: Settings) -> None:
+    """With the allowance spent it ends with what there is, and says so."""
+    async with ScriptedTeacher() as teacher:
+        made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=2), SPEC, 30))
+        assert teacher.count["requests"] == 2
+    assert (made.stop_reason, len(made.rows), made.ledger.requests) == (StopReason.BUDGET, 10, 2)
+
+
+async def test_no_budget(settings: Settings) -> None:
+    """An allowance of nothing is no error: no request, no rows."""
+    async with ScriptedTeacher() as teacher:
+        made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=0), SPEC, 30))
+        assert teacher.count["requests"] == 0
+    assert (made.stop_reason, made.rows) == (StopReason.BUDGET, ())
+
+
+async def test_a_larger_budget_goes_on(settings: Settings) -> None:
+    """With a larger allowance the same request goes on from the paid answers."""
+    async with ScriptedTeacher() as teacher:
+        first = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=2), SPEC, 30))
+        made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=10), SPEC, 30))
+        assert teacher.count["requests"] == 6
+    assert (made.stop_reason, len(made.rows)) == (StopReason.NUMBER, 30)
+    assert {row.input for row in first.rows} <= {row.input for row in made.rows}
+    assert (made.ledger.requests, made.ledger.replayed) == (6, 2)
+
+
+async def test_nothing_new(settings: Settings) -> None:
+    """Where the LLM repeats itself it ends after ten answers in a row that brought nothing, with what there is."""
+    batch = [(f"the only input {word}", word) for word in ("one", "two", "three", "four", "five")]
+    async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
+        made = await _made(settings, teacher)
+        assert teacher.count["requests"] == 11
+    assert (made.stop_reason, len(made.rows)) == (StopReason.NOTHING_NEW, 5)
+    assert made.dropped == {"duplicate": 50}
+
+
+async def test_only_what_is_excluded(settings: Settings) -> None:
+    """Where all that comes is excluded or shown in the prompt there are no rows, and that is no error."""
+    batch = [("lamp red door", "red"), ("old input", "x")]
+    async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
+        made = await _made(settings, teacher, excluded=["old input"])
+    assert (made.stop_reason, made.rows) == (StopReason.NOTHING_NEW, ())
+    assert made.dropped["copied_demonstration"] == made.dropped["excluded"] == made.ledger.requests
+
+
+@pytest.mark.parametrize("answer", [NONSENSE, Fault(content='{"examples": [{"input": "", "output": "x"}]}')])
+async def test_nonsense_is_an_error(settings: Settings, answer: Fault) -> None:
+    """An LLM that gives nothing usable is given up after some answers, with what to do."""
+    request = GenerateRequest("run/generate", Allowance(), SPEC, 1_000)
+    async with ScriptedTeacher(always=answer) as teacher:
+        with pytest.raises(FailedPrecondition) as caught:
+            await _made(settings, teacher, request)
+        assert teacher.count["requests"] < 20 + settings.llm_concurrency
+    assert caught.value.reason == "LLM_NONSENSE"
+    assert "P2M_LLM" in caught.value.message
+
+
+async def test_an_invalid_answer_costs_one_request(settings: Settings) -> None:
+    """An answer that cannot be used is paid, counted and made up for; the others stay."""
+    async with ScriptedTeacher(faults=[None, NONSENSE, None, NONSENSE]) as teacher:
+        made = await _made(settings, teacher)
+        assert teacher.count["requests"] == 8
+    assert (made.stop_reason, len(made.rows), made.ledger.invalid) == (StopReason.NUMBER, 30, 2)
+
+
+async def test_a_wrong_key(settings: Settings) -> None:
+    """A key that is refused ends it at once."""
+    async with ScriptedTeacher(always=WRONG_KEY) as teacher:
+        with pytest.raises(Unauthenticated):
+            await _made(settings, teacher)
+
+
+async def test_an_llm_that_goes_away(settings: Settings) -> None:
+    """Where the LLM fails after some answers the call is Unavailable; the answers are kept and not asked for again."""
+    impatient = settings.model_copy(update={"llm_patience_s": 0.2, "llm_concurrency": 2})
+    async with ScriptedTeacher() as teacher:
+        answers = Counter[str]()
+
+        def switch(progress: Progress) -> None:
+            answers["kept"] = int(progress.done)
+            if progress.done >= 10:
+                teacher.always = OVERLOADED
+
+        with pytest.raises(Unavailable):
+            await _made(impatient, teacher, report=switch)
+        teacher.always = None
+        made = await _made(impatient, teacher)
+        assert teacher.count["answered"] == 6
+    assert made.ledger.replayed >= 2
+    assert len(made.rows) == 30
+
+
+async def test_cancelled_and_taken_up_again(settings: Settings) -> None:
+    """A cancel keeps the answers that came; the next attempt asks for the rest alone and gives as many rows."""
+    slow = settings.model_copy(update={"llm_concurrency": 2})
+    async with ScriptedTeacher(latency=0.05) as teacher:
+        arrived = asyncio.Event()
+        job = asyncio.create_task(_made(slow, teacher, report=lambda p: arrived.set() if p.done >= 10 else None))
+        await asyncio.wait_for(arrived.wait(), 10)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        cut_off = teacher.count["requests"] - teacher.count["answered"]
+        made = await _made(slow, teacher)
+        assert len(made.rows) == 30
+        assert teacher.count["requests"] <= 6 + cut_off + 2
+    assert made.ledger.replayed >= 2
+
+
+# -- what it depends on
+
+
+async def test_timing_changes_nothing(settings: Settings) -> None:
+    """The same answers, one at a time or many at once, in any order: as many requests, the same dataset."""
+    made = []
+    for number, (concurrency, latency) in enumerate([(1, 0.0), (4, 0.01), (16, 0.03)]):
+        own = settings.model_copy(update={"home": settings.home / str(number), "llm_concurrency": concurrency})
+        rng = random.Random(number)
+        async with ScriptedTeacher({"examples": _recorded()}, latency=latency) as teacher:
+            # Later requests are often answered first.
+            original = teacher._answer
+
+            async def jittered(*args: Any, original: Any = original, rng: random.Random = rng) -> Any:
+                response = await original(*args)
+                await asyncio.sleep(rng.random() * 0.05)
+                return response
+
+            teacher._answer = jittered  # type: ignore[method-assign]
+            made.append(await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 60)))
+    assert len({one.ledger.requests for one in made}) == 1
+    assert made[0].rows == made[1].rows == made[2].rows
+    assert made[0].dropped == made[1].dropped == made[2].dropped
+    assert made[0].dropped["duplicate"] > 0
+
+
+async def test_no_barrier(settings: Settings) -> None:
+    """One slow answer does not hold up the others: with a place left, they go on."""
+    hang = Fault(hang_s=0.6)
+    own = settings.model_copy(update={"llm_concurrency": 4})
+    async with ScriptedTeacher(faults=[hang], latency=0.02) as teacher:
+        seen: list[float] = []
+        job = asyncio.create_task(_made(own, teacher, report=lambda progress: seen.append(progress.done)))
+        await asyncio.sleep(0.5)
+        assert max(seen) >= 25
+        made = await job
+    assert len(made.rows) == 30
+
+
+async def test_consensus(settings: Settings) -> None:
+    """The most frequent output of an input wins, over all answers."""
+    first = [("pick me", "a"), ("x 1", "1"), ("x 2", "2"), ("x 3", "3"), ("x 4", "4")]
+    other = [("pick me", "b"), ("y 1", "1"), ("y 2", "2"), ("y 3", "3"), ("y 4", "4")]
+    third = [("pick me", "b"), ("z 1", "1"), ("z 2", "2"), ("z 3", "3"), ("z 4", "4")]
+    request = GenerateRequest("run/generate", Allowance(), SPEC, 13)
+    async with ScriptedTeacher({"examples": _answers(first, other, third)}) as teacher:
+        made = await _made(settings, teacher, request)
+    assert {row.input: row.output for row in made.rows}["pick me"] == "b"
+    assert (len(made.rows), made.dropped) == (13, {"duplicate": 2})
+
+
+async def test_more_than_was_asked_for(settings: Settings) -> None:
+    """Examples beyond the five that a request asks for are not looked at, so that a count can be relied on."""
+    batch = [(f"item {number}", "x") for number in range(9)]
+    request = GenerateRequest("run/generate", Allowance(), SPEC, 5)
+    async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
+        made = await _made(settings, teacher, request)
+    assert sorted(row.input for row in made.rows) == [f"item {number}" for number in range(5)]
+
+
+# -- what is asked
+
+
+async def test_what_the_llm_reads(settings: Settings) -> None:
+    """Every request begins alike, ends with the wish, and later ones show examples that were written before."""
+    own = settings.model_copy(update={"llm_concurrency": 1})
+    async with ScriptedTeacher() as teacher:
+        await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        asked = teacher.requests
+    texts = [body["messages"][1]["content"] for body in asked]
+    assert len({body["messages"][0]["content"] for body in asked}) == 1
+    opening = f'Task:\n{SPEC.instruction}\n\nExamples of the task:\n{{"input": "lamp red door", "output": "red"}}'
+    assert all(text.startswith(opening) for text in texts)
+    shown = [text.partition("\n\nThese were written already")[0].count('{"input"') for text in texts]
+    assert set(shown) == {1, 2, 3}
+    assert "written already" not in texts[0]
+    assert all("written already" in text for text in texts[1:])
+    assert all("Write 5 new examples" in text.split("\n\n")[-1] for text in texts)
+    degrees = [body["temperature"] for body in asked]
+    assert degrees == sorted(degrees)
+    assert degrees[0] == 0.5
+    assert degrees[-1] == pytest.approx(0.5 + 0.7 * 95 / 100)
+    assert len({body["seed"] for body in asked}) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "kept", "expected"),
+    [
+        (None, None, 0, 0.5),
+        (None, None, 100, 1.2),
+        (0.0, 2.0, 25, 0.5),
+        (1.4, 1.4, 50, 1.4),
+        (2.0, 0.0, 100, 0.0),
+        (0, 2, 200, 2),
+    ],
+)
+def test_temperature(start: float | None, end: float | None, kept: int, expected: float) -> None:
+    """It goes from the first to the last as rows are kept, never beyond 0 and 2."""
+    request = GenerateRequest(number=100, initial_temperature=start, max_temperature=end)
+    assert temperature(request, kept) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("context", [1_024, 2_048, 8_192, 128_000])
+@pytest.mark.parametrize("length", [3, 300, 3_000])
+def test_a_prompt_fits_its_context(context: int, length: int) -> None:
+    """However long the examples are, the prompt and the longest answer fit into what the LLM can read and write."""
+    text = "lorem ipsum " * (length // 12 + 1)
+    spec = PromptSpec("Do it.", tuple(Demonstration(text, "x") for _ in range(12)))
+    plan = prompts.plan(spec, context)
+    assert 1 <= plan.examples <= prompts.EXAMPLES_PER_REQUEST
+    for size in prompts.SIZES:
+        messages = prompts.messages(spec, size, [Demonstration(text, "y")] * 5, plan)
+        told = sum(len(message["content"].encode()) for message in messages)
+        assert told / 4 + plan.max_tokens <= context
+        assert "Do it." in messages[1]["content"]
+
+
+def test_the_own_language() -> None:
+    """The LLM reads the instruction as the person wrote it, not its translation."""
+    spec = PromptSpec("Find the date.", SPEC.demonstrations, "de", "Finde das Datum.")
+    text = prompts.messages(spec, prompts.COMPLEX, (), prompts.plan(spec, 8_192))[1]["content"]
+    assert "Finde das Datum." in text
+    assert "Find the date." not in text
+
+
+def test_the_prompt_is_json_where_examples_are() -> None:
+    """Examples are shown in the form in which they are to be answered, quotes and newlines and all."""
+    tricky = Demonstration('say "hi"\nnow', "日本")
+    text = prompts.messages(PromptSpec("Do.", (tricky,)), prompts.SIMPLE, (), prompts.plan(SPEC, 8_192))[1]["content"]
+    [line] = re.findall(r"^\{.*\}$", text, re.MULTILINE)
+    assert json.loads(line) == {"input": tricky.input, "output": tricky.output}
+    assert "日本" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"number": 0}, "number"),
+        ({"number": 1_000_001}, "number"),
+        ({"spec": PromptSpec()}, "spec"),
+        ({"initial_temperature": 2.1}, "initial_temperature"),
+        ({"max_temperature": -0.1}, "max_temperature"),
+        ({"initial_temperature": float("nan")}, "initial_temperature"),
+        ({"part": 2, "parts": 2}, "part"),
+        ({"part": 1}, "part"),
+        ({"part": -1}, "part"),
+    ],
+)
+def test_a_request_that_cannot_be_done(changes: dict[str, Any], field: str) -> None:
+    """What is out of range is refused by the name of its field."""
+    plain = {"spec": SPEC, "number": 10} | changes
+    with pytest.raises(InvalidArgument) as caught:
+        check(GenerateRequest(**plain))
+    assert caught.value.field == field
+
+
+async def test_parts_differ(settings: Settings) -> None:
+    """Two parts of one run ask with other seeds, so that replicas do not write the same."""
+    seeds = []
+    for part in (0, 1):
+        own = settings.model_copy(update={"home": settings.home / str(part)})
+        async with ScriptedTeacher() as teacher:
+            await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 10, part, 2))
+            seeds.append({body["seed"] for body in teacher.requests})
+    assert not seeds[0] & seeds[1]
+
+
+async def test_errors_are_of_the_tree(settings: Settings) -> None:
+    """With nobody at the LLM's address the error says so, in the tree's terms."""
+    impatient = settings.model_copy(update={"llm_patience_s": 0.1})
+    async with ScriptedTeacher() as teacher:
+        pass
+    with pytest.raises(P2MError) as caught:
+        await _made(impatient, teacher)
+    assert caught.value.code == "UNAVAILABLE"
