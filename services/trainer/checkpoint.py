@@ -69,7 +69,7 @@ class Checkpoints:
         self._store.delete(f"{slot}/manifest.json")
         trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         digests = {"weights": self._put(f"{slot}/weights.safetensors", plain(trained), best, progress)}
-        if progress.best_step != progress.step:
+        if progress.best_step not in (0, progress.step):
             digests["best"] = self._put_file(f"{slot}/best.safetensors", best)
         # What no batch has used so far (an encoder's pooler, an expert) has no state.
         stepped = {name: optimizer.state[weight] for name, weight in trained.items() if optimizer.state.get(weight)}
@@ -93,7 +93,8 @@ class Checkpoints:
                     continue
                 progress = from_json(json.dumps(manifest["progress"]), Progress)
                 _put_back(files, model, optimizer)
-                (files.get("best") or files["weights"]).replace(best)
+                if progress.best_step:
+                    files["weights" if progress.best_step == progress.step else "best"].replace(best)
             finally:
                 for path in files.values():
                     path.unlink(missing_ok=True)

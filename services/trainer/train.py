@@ -201,7 +201,7 @@ def prepare_torch(threads: int) -> None:
 
 def _loss(student: Student, rows: Tokens) -> tuple[torch.Tensor, int]:
     """The sum of the cross entropies of the rows' output tokens, and how many they are."""
-    model, on = student.model, device()
+    model, on = student.model, next(student.model.parameters()).device
     with torch.autocast("cuda", torch.bfloat16, enabled=on.type == "cuda" and torch.cuda.is_bf16_supported()):
         if student.decoder_only:
             ids, mask = _padded([read + written for read, written in rows], student.pad, on)
