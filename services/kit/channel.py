@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.kit.errors import Internal, NoFreeSlot, P2MError, Unavailable
 from services.kit.security import channel_credentials
-from services.kit.server import MAX_MESSAGE_BYTES
+from services.kit.server import KEEPALIVE, MAX_MESSAGE_BYTES
 from services.kit.settings import Settings
 from services.kit.status import from_rpc_error
 from services.kit.values import Progress
@@ -59,10 +59,7 @@ def dial(target: str, settings: Settings) -> grpc.aio.Channel:
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.enable_retries", 1),
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
+        *KEEPALIVE,
         # New replicas are found when a connection ages out: resolve then at once, not after gRPC's 30 s.
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ("grpc.initial_reconnect_backoff_ms", 200),
@@ -145,7 +142,8 @@ async def wait_until_serving(channel: grpc.aio.Channel, timeout_s: float) -> Non
     stub: Any = health_pb2_grpc.HealthStub(channel)
     while True:
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True)
+            within_s = min(2.0, max(0.01, deadline - loop.time()))
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=within_s, wait_for_ready=True)
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
         except grpc.RpcError as error:

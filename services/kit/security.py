@@ -68,12 +68,12 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         details: grpc.HandlerCallDetails,
     ) -> Any:
+        handler = await continuation(details)
         given = dict(details.invocation_metadata or ()).get("authorization", "")
-        if details.method.startswith(self._prefix) and not hmac.compare_digest(
-            str(given).encode(), self._expected.encode()
-        ):
-            return _refuse(await continuation(details))
-        return await continuation(details)
+        known = hmac.compare_digest(str(given).encode(), self._expected.encode())
+        if handler is None or known or not details.method.startswith(self._prefix):
+            return handler
+        return _refuse(handler)
 
 
 def _refuse(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:

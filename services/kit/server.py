@@ -27,6 +27,16 @@ log = logging.getLogger(__name__)
 # A prompt has at most a megabyte; everything larger travels as an artifact.
 MAX_MESSAGE_BYTES = 16 << 20
 
+# How soon a peer is noticed that answers no more though its connection stands: after 10 s of silence it is asked, and
+# has 10 s to answer. (Without ping_timeout gRPC gives it a minute, whatever keepalive_timeout says.)
+KEEPALIVE: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
 
 class Service(Protocol):
     """What `Server` hosts."""
@@ -64,10 +74,8 @@ class Server:
                 ("grpc.max_connection_age_ms", age_ms),
                 # A long stream outlives its connection's age: the connection closes when the stream has ended.
                 ("grpc.max_connection_age_grace_ms", 24 * 3600 * 1000),
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 5_000),
+                *KEEPALIVE,
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),
