@@ -60,10 +60,10 @@ class Job:
 
 async def run(terminal: Terminal, settings: Settings, job: Job) -> int:
     """Starts or goes on with a run and shows it until it ends."""
-    if job.out is not None:
-        check_out(job.out)
+    if job.out or job.name:
+        check_out(job.out or Path("runs") / job.name)
+    options = await asyncio.to_thread(_with_files, job, settings)
     async with _stack(terminal, settings, job.connect) as (client, settings):
-        options = await asyncio.to_thread(_with_files, job, settings)
         name = await _new_name(client, job.name) if job.new else job.name
         started = await client.start(name, job.prompt, options)
         out = check_out(job.out or Path("runs") / started.name)
@@ -216,24 +216,35 @@ async def _follow(terminal: Terminal, client: RunClient, name: str) -> run_pb2.R
     """Shows a run until it ends; asks its questions where somebody is there to answer. Returns its last state."""
     view = display.view(terminal.err)
     ended: run_pb2.Run | None = None
-    asked = ""
+    seen: set[bytes] = set()
     try:
         async for change in client.watch(name):
             view.update(change)
             if not change.HasField("run"):
                 continue
             ended = change.run
-            if ended.state == run_pb2.RUN_STATE_WAITING and ended.HasField("question") and ended.question.id != asked:
-                asked = ended.question.id
-                view.pause()
-                display.question(terminal.err, ended.question, name)
-                if terminal.interactive:
-                    await client.choose(name, asked, await _answer(terminal, ended.question))
+            if ended.state == run_pb2.RUN_STATE_WAITING and ended.HasField("question"):
+                asked = ended.question.SerializeToString(deterministic=True)
+                if asked not in seen:
+                    seen.add(asked)
+                    view.pause()
+                    await _ask(terminal, client, name, ended.question)
     finally:
         view.close()
     if ended is None or ended.state not in _STATUS:
         raise FailedPrecondition("WATCH_ENDED", f"The server stopped telling about {name} before the run had ended.")
     return await client.get(name)
+
+
+async def _ask(terminal: Terminal, client: RunClient, name: str, question: run_pb2.Question) -> None:
+    """Shows a question, and answers it where somebody is there to be asked."""
+    display.question(terminal.err, question, name)
+    if not terminal.interactive:
+        return
+    try:
+        await client.choose(name, question.id, await _answer(terminal, question))
+    except FailedPrecondition as error:
+        terminal.say(error.message)  # it was answered elsewhere in the meantime
 
 
 async def _answer(terminal: Terminal, question: run_pb2.Question) -> str:

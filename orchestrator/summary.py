@@ -83,7 +83,7 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
         say(f"\nIt waits for an answer: {clean(shown.question.text)}")
         say(f"  p2m choose {shown.name} {shown.question.id} VALUE      VALUE being one of:")
         for option in shown.question.options:
-            say(f"    {clean(option.value):<30} {clean(option.label)}")
+            say(f"    {clean(option.value):<30} {clean(option.label)}".rstrip())
     if shown.HasField("error"):
         say(f"\nIt failed: {clean(shown.error.message)}")
     if shown.verdict:
