@@ -11,6 +11,7 @@ goes on where it was. Errors are those of `services.kit.errors`; one that names 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,18 +100,21 @@ class Stages:
         await asyncio.gather(*(opened.close() for opened in self._channels.values()))
 
     async def _unary(self, service: str, method: Method[R, M], request: R) -> M:
-        return await self._asked_again(service, lambda: channel.unary(method, request))
+        return await self._asked_again(service, request, lambda asked: channel.unary(method, asked))
 
     async def _stream(self, service: str, method: Any, request: Any, report: Report, result: type[M]) -> M:
         """The call's `result` message, which is of the type that `result` names."""
-        return await self._asked_again(service, lambda: channel.stream(method, request, report))
+        return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, report))
 
-    async def _asked_again(self, service: str, call: Callable[[], Awaitable[M]]) -> M:
+    async def _asked_again(self, service: str, request: R, call: Callable[[R], Awaitable[M]]) -> M:
         for attempt in range(_ATTEMPTS):
             await self._ready(service)
             try:
-                return await call()
+                return await call(request)
             except P2MError as error:
+                if error.reason == "OTHER_CONTENT":
+                    request = _renamed(request)
+                    continue
                 broken = error.reason in _BROKEN
                 if not broken or attempt == _ATTEMPTS - 1:
                     raise self._explained(service, error) if broken else error from error
@@ -129,3 +133,21 @@ class Stages:
             f"The {service} service at {self._targets[service]} cannot be reached ({error.message.rstrip('.')}). "
             "See that it runs, then give the same command again.",
         )
+
+
+def _renamed(request: R) -> R:
+    """The request under an id of its content's own.
+
+    A run that failed and is tried again may have more data than before; what its later stages then ask for is not what
+    was asked for under their usual ids.
+    """
+    content = type(request)()
+    content.CopyFrom(request)
+    for name in ("request_id", "allowance"):
+        if name in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(name)
+    digest = hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()[:16]
+    renamed = type(request)()
+    renamed.CopyFrom(request)
+    renamed.request_id = f"{request.request_id}/{digest}"  # type: ignore[attr-defined]
+    return renamed

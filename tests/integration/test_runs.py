@@ -228,6 +228,22 @@ async def test_no_data_at_all_fails_with_what_was_tried_and_is_tried_again(idle_
         assert stack.calls["parser.ParseRequest"] == 1
 
 
+async def test_a_failed_run_that_has_other_data_now_goes_on(idle_runs: IdleRuns) -> None:
+    """Where preparing failed and the next Start finds more data, preparing is asked for that and not refused."""
+    gone = raising(Unavailable("LLM_UNREACHABLE", "The LLM cannot be reached."), times=1)
+    too_few = raising(FailedPrecondition("TOO_FEW_ROWS", "4 rows; wanted 10."), times=1)
+    behaviour = {"generator.GenerateRequest": gone, "trainer.PrepareRequest": too_few}
+    async with idle_runs(behaviour) as stack:
+        await stack.client.start("more", PROMPT, OPTIONS)
+        run = await finished(stack.client, "more")
+        assert (run.error.stage, run.error.reason) == ("prepare", "TOO_FEW_ROWS")
+
+        await stack.client.start("more", PROMPT, OPTIONS)
+        run = await finished(stack.client, "more")
+        assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
+        assert stage(run, "generate").state == run_pb2.STAGE_STATE_DONE
+
+
 async def test_a_fault_ends_the_run_as_a_bug_with_its_stage(idle_runs: IdleRuns) -> None:
     """What nobody foresaw in a service fails the run with INTERNAL and the stage's name; the orchestrator lives on."""
 
