@@ -145,7 +145,7 @@ def fit(
 
 def step(student: Student, rows: Tokens, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
     """One optimizer step; the sum of the losses of the output tokens, and how many they are."""
-    total, tokens = _loss(student, rows)
+    total, tokens = loss_of(student, rows)
     (total / tokens).backward()
     torch.nn.utils.clip_grad_norm_(student.model.parameters(), GRADIENT_NORM)
     optimizer.step()
@@ -199,7 +199,7 @@ def prepare_torch(threads: int) -> None:
     torch.use_deterministic_algorithms(device().type == "cpu", warn_only=True)
 
 
-def _loss(student: Student, rows: Tokens) -> tuple[torch.Tensor, int]:
+def loss_of(student: Student, rows: Tokens) -> tuple[torch.Tensor, int]:
     """The sum of the cross entropies of the rows' output tokens, and how many they are."""
     model, on = student.model, next(student.model.parameters()).device
     with torch.autocast("cuda", torch.bfloat16, enabled=on.type == "cuda" and torch.cuda.is_bf16_supported()):
@@ -232,7 +232,7 @@ def validation_loss(student: Student, data: Tokens) -> float | None:
         return None
     student.model.eval()
     lengths = [(len(read), len(written)) for read, written in data]
-    sums = [_loss(student, [data[row] for row in batch]) for batch in batches(lengths, 8192, 0, 0)]
+    sums = [loss_of(student, [data[row] for row in batch]) for batch in batches(lengths, 8192, 0, 0)]
     student.model.train()
     return float(sum(total.item() for total, _ in sums) / sum(tokens for _, tokens in sums))
 

@@ -17,7 +17,7 @@ from services.kit.worker import WorkerContext
 from services.trainer.calls import DatasetKind, PrepareRequest, PrepareResult, TrainingSource
 from services.trainer.prepare import Candidate, Splits, prepare, split
 
-LONG = " ".join(f"{name} goes on and on about one subject, and then" for name in ("he", "she", "Ann", "Bob", "Cleo", "Dora", "Emil", "Fay"))
+LONG = " ".join(f"{name} goes on and on about one subject, and then" for name in "ABCDEFGHIJKLMNOP")
 
 
 def _rows(number: int, source: str = "a", split: str = "", word: str = "item") -> list[Row]:
