@@ -76,7 +76,7 @@ class Reply:
     """What the server wrote.
 
     `complete` is False where it was cut off at max_tokens; `refusal` is its reason to write nothing; `format` is the
-    place in FORMATS of the form that it was asked in.
+    place in FORMATS of the form that it was asked in; `told_limits` whether it came with its rate limits' state.
     """
 
     text: str
@@ -85,6 +85,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     format: int
+    told_limits: bool
 
 
 class Again(Exception):
@@ -121,7 +122,7 @@ class Endpoint:
         self._valid: Counter[tuple[str, int]] = Counter()
         self._invalid: Counter[tuple[str, int]] = Counter()
         self._renamed: dict[str, str | None] = {}  # parameters that this LLM calls otherwise, or does not take
-        self._completion_tokens: dict[str, float] = {}
+        self._beyond_prompt: dict[str, float] = {}  # by schema: tokens of late, less the estimate of the prompt
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.url,
@@ -145,7 +146,7 @@ class Endpoint:
         """Waits for a free place and for the rate limits; the place is held for the length of the block."""
         await self.concurrency.enter()
         try:
-            await self.rates.enter(self._estimate(question))
+            await self.rates.enter(lambda: self._estimate(question))
             yield
         finally:
             self.concurrency.leave()
@@ -156,9 +157,10 @@ class Endpoint:
         reply, seconds = await self._in_some_format(question)
         self.concurrency.answered(name, seconds)
         self.answered_at = time.monotonic()
-        self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
-        known = self._completion_tokens.get(name, float(reply.completion_tokens))
-        self._completion_tokens[name] = 0.9 * known + 0.1 * reply.completion_tokens
+        if not reply.told_limits:
+            self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
+        beyond = float(reply.prompt_tokens + reply.completion_tokens - self.prompt_tokens(question))
+        self._beyond_prompt[name] = 0.9 * self._beyond_prompt.get(name, beyond) + 0.1 * beyond
         return reply
 
     def judged(self, name: str, reply: Reply, valid: bool) -> None:
@@ -174,8 +176,8 @@ class Endpoint:
             log.warning("%s does not keep to %s for %r; asking for %s.", self.llm, given_up, name, next_best)
 
     def _estimate(self, question: Question) -> float:
-        """The tokens that a request will take: those of the prompt and as many as the last answers had."""
-        return self.prompt_tokens(question) + self._completion_tokens.get(question.schema.name, question.max_tokens)
+        """The tokens that a request will take: its prompt and what the last ones took beyond theirs."""
+        return self.prompt_tokens(question) + self._beyond_prompt.get(question.schema.name, question.max_tokens)
 
     async def _in_some_format(self, question: Question) -> tuple[Reply, float]:
         """The reply in the best form that the server takes, and the seconds that it took."""
@@ -207,8 +209,7 @@ class Endpoint:
             raise Again("timeout", Unavailable("LLM_TIMEOUT", text + advice)) from None
         except self._openai.APIConnectionError as error:
             raise self._no_connection(error) from None
-        self.rates.learn(raw.headers)
-        return self._reply(raw.text, question, chosen)
+        return self._reply(raw.text, question, chosen, self.rates.learn(raw.headers))
 
     def _body(self, question: Question, chosen: int) -> dict[str, Any]:
         schema = question.schema
@@ -234,7 +235,7 @@ class Endpoint:
                     body[other] = value
         return body
 
-    def _reply(self, text: str, question: Question, chosen: int) -> Reply:
+    def _reply(self, text: str, question: Question, chosen: int, told_limits: bool) -> Reply:
         try:
             body = json.loads(text)
             choice = body["choices"][0]
@@ -260,6 +261,7 @@ class Endpoint:
             usage.get("prompt_tokens") or self.prompt_tokens(question),
             usage.get("completion_tokens") or math.ceil(len(content.encode()) / _CHARS_PER_TOKEN),
             chosen,
+            told_limits,
         )
 
     # -- what errors mean

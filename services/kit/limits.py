@@ -13,9 +13,11 @@ import re
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
+# Latencies whose median is compared: fewer waver too much, more come too late.
+_SAMPLE = 16
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -57,7 +59,11 @@ class Bucket:
             self._resize(rate, rate)
         if remaining <= 0 and reset_s is not None:
             remaining = max(-limit, min(0.0, self._capacity - reset_s * rate))  # it may be in debt
-        self._level = min(self._level, remaining) if known else remaining
+        if not known or remaining < self._level:
+            self._level = remaining
+        else:
+            # It may not have seen yet what was sent just now, so only half of what it has more is believed.
+            self._level += (remaining - self._level) / 2
 
     def _resize(self, rate: float, capacity: float) -> None:
         self._refill()
@@ -82,10 +88,14 @@ class Rates:
         self._paused_until = 0.0
         self._turn = asyncio.Lock()
 
-    async def enter(self, tokens: float) -> None:
-        """Waits until one request of so many tokens may be sent, first come, first served."""
+    async def enter(self, estimate: Callable[[], float]) -> None:
+        """Waits until one request of `estimate()` tokens may be sent, first come, first served.
+
+        The estimate is asked for when the request's turn has come, since it may be better known by then.
+        """
         async with self._turn:
             while True:
+                tokens = estimate()
                 delay = max(self.requests.wait(1), self.tokens.wait(tokens), self._paused_until - time.monotonic())
                 if delay <= 0:
                     break
@@ -113,7 +123,8 @@ class Concurrency:
 
     Each answer that found the window full widens it: by one until the first decrease, then by 1/window, which is one a
     round trip (Chiu and Jain, 1989). A refusal or a timeout narrows it to 0.7 of what it was, once a round trip. Where
-    the median latency doubles over the lowest seen, a queue is building at a server that refuses nothing: 0.9.
+    the median latency grows, a queue is building at a server that refuses nothing: at 1.5 times the lowest seen the
+    window stays, beyond twice it narrows in proportion (after TCP Vegas, Brakmo and Peterson, 1995).
     """
 
     def __init__(self, most: int, start: int = 8) -> None:
@@ -121,6 +132,7 @@ class Concurrency:
         self.in_flight = 0
         self._window = float(min(start, most))
         self._rising_fast = True
+        self._steady = False
         self._narrowed_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._latencies: dict[str, list[float]] = defaultdict(list)
@@ -149,11 +161,11 @@ class Concurrency:
 
     def answered(self, kind: str, seconds: float) -> None:
         """An answer came after so many seconds; only latencies of one kind are compared."""
-        if self.in_flight >= self.window:
+        if self.in_flight >= self.window and not self._steady:
             self._window = min(self.most, self._window + (1.0 if self._rising_fast else 1.0 / self._window))
         sample = self._latencies[kind]
         sample.append(seconds)
-        if len(sample) >= max(16, self.window):
+        if len(sample) >= _SAMPLE:
             self._compare(kind, statistics.median(sample))
             sample.clear()
         self._admit()
@@ -165,10 +177,12 @@ class Concurrency:
 
     def _compare(self, kind: str, median: float) -> None:
         # The lowest is forgotten slowly, since a server may have become slower for good.
-        lowest = min(median, self._lowest.get(kind, median) * 1.03)
+        lowest = min(median, self._lowest.get(kind, median) * 1.02)
         self._lowest[kind] = lowest
-        if median > 2 * lowest:
-            self._narrow(0.9)
+        growth = median / max(lowest, 1e-6)
+        self._steady = growth > 1.5
+        if growth > 2:
+            self._narrow(max(0.5, 2 / growth))
 
     def _narrow(self, factor: float) -> None:
         self._window = max(1.0, self._window * factor)

@@ -199,7 +199,7 @@ class Session:
         reserved = await self._budget.reserve(prompt_tokens, ask.max_tokens)
         spent = Ledger()
         try:
-            await self._rates.enter(prompt_tokens + ask.max_tokens)
+            await self._rates.enter(lambda: prompt_tokens + ask.max_tokens)
             async with endpoint.turn(ask):
                 try:
                     reply = await endpoint.send(ask)
