@@ -57,11 +57,17 @@ async def evaluate(
     Raises InvalidArgument for contestants that make no sense, FailedPrecondition for an empty test split or a model
     that cannot be loaded. A teacher that cannot be measured is left out and noted.
     """
-    _check(request.contestants)
+    _check(request)
     test = await asyncio.to_thread(_read, artifacts, request.test)
     asked = next((one for one in request.contestants if one.teacher is not None), None)
     session = llm.session(request.request_id, request.allowance) if llm and asked else None
-    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings))
+    others_done = asyncio.Event()
+
+    def teacher_answered(done: int) -> None:
+        if session and others_done.is_set():  # until then the others' progress is shown
+            report(Progress(done, unit="rows", message="the teacher answers", ledger=session.ledger))
+
+    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings, teacher_answered))
     try:
         predictions: dict[str, Predictions] = {}
         ceiling = 0.0
@@ -72,8 +78,7 @@ async def evaluate(
                 ceiling = answers.ceiling if contestant.name == STUDENT else ceiling
             elif contestant.nearest_neighbour is not None:
                 predictions[contestant.name] = await _neighbour_answers(contestant, test, artifacts, settings, report)
-        if asked and not asking.done():
-            report(Progress(message="waiting for the teacher's answers"))
+        others_done.set()
         taught = await asking
     finally:
         asking.cancel()
@@ -98,7 +103,12 @@ async def evaluate(
     )  # fmt: skip
 
 
-def _check(contestants: tuple[Contestant, ...]) -> None:
+def _check(request: EvaluateRequest) -> None:
+    contestants = request.contestants
+    if request.margin is not None and not 0 <= request.margin <= 100:
+        raise InvalidArgument(
+            "BAD_MARGIN", f"The margin is {request.margin:g}; wanted 0 to 100 points.", field="margin"
+        )
     names = [contestant.name for contestant in contestants]
     for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or names.count(name) > 1:
@@ -122,6 +132,8 @@ def _check(contestants: tuple[Contestant, ...]) -> None:
         )
     if sum(one.teacher is not None for one in contestants) > 1:
         raise InvalidArgument("TWO_TEACHERS", "There are two teachers; at most one can be asked.", field="contestants")
+    if any(one.teacher and one.teacher.max_rows < 0 for one in contestants):
+        raise InvalidArgument("BAD_ROWS", "The teacher's max_rows is negative; wanted 0 or more.", field="contestants")
 
 
 def _read(artifacts: Artifacts, test: Artifact) -> TestSplit:
@@ -167,7 +179,12 @@ async def _neighbour_answers(
 
 
 async def _teacher_answers(
-    asked: Contestant | None, session: Session | None, request: EvaluateRequest, test: TestSplit, settings: Settings
+    asked: Contestant | None,
+    session: Session | None,
+    request: EvaluateRequest,
+    test: TestSplit,
+    settings: Settings,
+    after_answer: Callable[[int], None],
 ) -> teachers.TeacherAnswers:
     """The teacher's answers to the first rows, None for the others."""
     if asked is None or asked.teacher is None:
@@ -175,7 +192,7 @@ async def _teacher_answers(
     if session is None:
         return teachers.TeacherAnswers(note="The teacher was not measured: no LLM is configured (OPENAI_BASE_URL).")
     first = test.inputs[: asked.teacher.max_rows or None]
-    found = await teachers.answer(session, request.spec, first, settings.llm_concurrency)
+    found = await teachers.answer(session, request.spec, first, settings.llm_concurrency, after_answer)
     rest = (None,) * (len(test.rows) - len(first))
     return teachers.TeacherAnswers(found.outputs + rest, found.note)
 
@@ -206,6 +223,10 @@ def _notes(
         notes.append(
             f"The student's tokenizer cannot write {100 - ceiling:.1f} % of the right outputs as they stand; "
             f"its exact match can be at most {ceiling:.1f}."
+        )
+    if "xlm-roberta" not in scored.bertscore_encoder:
+        notes.append(
+            f"BERTScore is by {scored.bertscore_encoder}; its values cannot be compared with those by xlm-roberta-base."
         )
     for name, outputs in predictions.items():
         empty = sum(output is not None and not output.strip() for output in outputs)

@@ -61,9 +61,12 @@ async def answer(
             done += 1
             after_answer(done)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(at_once, len(inputs))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, len(inputs))):
+                group.create_task(work())
+    except* DiskFull as group_of_errors:
+        raise group_of_errors.exceptions[0] from None
     return TeacherAnswers(tuple(outputs), _note(outputs, stopped, too_long))
 
 
