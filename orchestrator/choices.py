@@ -18,9 +18,10 @@ _SHOWN = 10
 
 
 def fitting(search: dataset_retriever_pb2.SearchResponse) -> tuple[list[str], str]:
-    """Ids to try in turn, and who chose: the LLM where it did, else the scores."""
+    """Ids to try in turn, and who chose: the LLM where it was asked, else the scores."""
     if search.HasField("chosen"):
-        return ([search.chosen] if search.chosen else []), "llm"
+        asked = search.ledger.requests or search.ledger.replayed
+        return ([search.chosen] if search.chosen else []), "llm" if asked else "score"
     close = [
         candidate.id for candidate in search.candidates if candidate.reachable and _cosine(candidate) >= LEAST_COSINE
     ]

@@ -158,8 +158,11 @@ async def _first_usable(
 ) -> Outcome:
     """The first of `picks` that has usable columns and can be loaded."""
     if not picks or picks == ["none"]:
-        why = {"person": "a person chose none", "llm": "the LLM says that none fits"}.get(by, "none fits well enough")
-        return Outcome(f"{len(found['candidates'])} candidates, {why}", found, ledger, skipped=True)
+        why = {"person": "A person chose none.", "llm": "The LLM says that none fits."}.get(
+            by, "None fits well enough."
+        )
+        said = found["notes"][-1] if found["notes"] and by != "person" else why
+        return Outcome(f"{len(found['candidates'])} looked at. {said}", found, ledger, skipped=True)
     refused: P2MError | None = None
     for pick in picks:
         try:
@@ -176,7 +179,9 @@ async def _first_usable(
 async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: Ledger, lease: Allowance) -> Outcome:
     look = await step.stages.inspect(
         dataset_retriever_pb2.InspectRequest(
-            request_id=f"{step.name}/inspect/{_word(pick)}", allowance=_allowance(leases.left(lease, [ledger])),
+            request_id=f"{step.name}/inspect/{_word(pick)}",
+            # An LLM that is too weak to rank is too weak to tell columns apart.
+            allowance=_allowance(leases.left(lease, [ledger]) if step.settings.rerank else Allowance(requests=0)),
             dataset=pick, spec=step.spec,
         )
     )  # fmt: skip

@@ -8,10 +8,12 @@ until(client, name, reached) the run once it is so
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from p2m.run.v1 import run_pb2
@@ -19,7 +21,9 @@ from p2m.run.v1 import run_pb2
 from bench.idle import Before, idle
 from orchestrator.client import RunClient
 from orchestrator.local import LocalStack, hosted
+from services.kit.artifacts import Artifacts
 from services.kit.settings import Settings
+from services.kit.values import Artifact
 
 PROMPT = "Name the colour in the sentence."
 # Nobody is asked: what the services do is none of these tests' matter, but a set endpoint keeps the small LLM out.
@@ -83,3 +87,11 @@ async def until(
 def stage(run: run_pb2.Run, name: str) -> run_pb2.Stage:
     """One stage of a run."""
     return next(one for one in run.stages if one.name == name)
+
+
+def read_record(store: Artifacts, result: Artifact) -> dict[str, Any]:
+    """run.json of a run's result."""
+    files = {entry["path"]: entry for entry in json.loads(store.read_bytes(result))["files"]}
+    digest = files["run.json"]["sha256"]
+    service = result.uri.removeprefix("p2m://").partition("/")[0]
+    return dict(json.loads(store.read_bytes(Artifact(f"p2m://{service}/blobs/sha256/{digest}", digest))))
