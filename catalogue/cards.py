@@ -48,8 +48,9 @@ def model_text(entry: dict[str, Any]) -> str:
 
 
 def dataset_text(entry: dict[str, Any]) -> str:
-    """The searched text of a dataset: its name and its whole description."""
-    return f"{entry['id']}\n{entry['description'][:_CHARACTERS]}"
+    """The searched text of a dataset: its name without its owner's, and its description."""
+    name = entry["id"].rpartition("/")[2]
+    return f"{name}\n{entry['description'][:_CHARACTERS]}"
 
 
 def without_boilerplate(card: str) -> str:

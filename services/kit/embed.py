@@ -106,7 +106,9 @@ def _limit_threads(settings: Settings) -> None:
 
 def _by_sentence_transformers(folder: Path) -> Encode:
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = SentenceTransformer(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
     )
@@ -135,7 +137,9 @@ def _is_plain(folder: Path) -> bool:
 def _plain(folder: Path) -> Encode:
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     limit = (_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length") or tokenizer.model_max_length

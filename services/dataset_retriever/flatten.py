@@ -1,0 +1,155 @@
+"""Any column to text.
+
+    columns_of     the columns of a `features` description, nested ones dotted
+    value_at       what stands at "answers.text" of a row
+    as_text        that, as text; "" where there is nothing to say
+    flatten        a whole row: input, output, all right outputs
+
+A class label becomes its name, lists are joined without their Nones, of several right answers the first is the output
+and all are kept. Images, audio, bytes and whole records have no text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# What can be read as text, by the first word of its type.
+_TEXT = ("string", "large_string", "class_label", "bool", "translation", "date", "time", "timestamp", "decimal")
+_NUMBER = re.compile(r"u?int\d+|float\d+|double|number")
+_LIST = re.compile(r"(?:sequence|list|large_list)<(.*)>(?:\[\d+\])?", re.DOTALL)
+_RECORD = re.compile(r"struct<(.*)>", re.DOTALL)
+_TRANSLATION = re.compile(r"translation<(.*)>")
+# Of these columns a list holds alternatives, all of them right.
+_ALTERNATIVES = re.compile(r"(answers?|aliases|references?|corrections|labels_text|targets)(\.text|\.aliases)?$")
+_TOKENS = re.compile(r"(^|[._])(tokens|words|toks)$")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, with the fields of the proto's message."""
+
+    name: str = ""
+    type: str = ""
+    class_names: tuple[str, ...] = ()
+
+
+def columns_of(features: Mapping[str, str], class_names: Mapping[str, Sequence[str]]) -> tuple[Column, ...]:
+    """The columns of {column: type}, types written as in the catalogue, records opened: "answers.text"."""
+    found: list[Column] = []
+    for name, kind in features.items():
+        found += _opened(name, kind, class_names)
+    return tuple(found)
+
+
+def has_text(kind: str) -> bool:
+    """Whether a column of this type has a text: words, numbers, labels, or lists of them."""
+    inner = _LIST.fullmatch(kind)
+    if inner:
+        return has_text(inner[1])
+    return kind.startswith(_TEXT) or bool(_NUMBER.fullmatch(kind))
+
+
+def value_at(row: Mapping[str, Any], column: str) -> Any:
+    """What stands at a dotted column; of a list of records the list of their parts; None where nothing does."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        value = _part(value, part)
+    return value
+
+
+def as_text(value: Any, column: Column) -> str:
+    """A value's text: labels by name, lists joined, "" for None and for what is no text."""
+    if value is None or isinstance(value, bytes | Mapping):
+        return ""
+    if isinstance(value, list | tuple):
+        texts = [text for text in (as_text(item, column) for item in value) if text]
+        return (" " if _TOKENS.search(column.name) else ", ").join(texts)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if column.class_names and isinstance(value, int):
+        return column.class_names[value] if 0 <= value < len(column.class_names) else ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return _clean(str(value))
+
+
+def alternatives(value: Any, column: Column) -> tuple[str, ...]:
+    """All right outputs, without repeats, where the column lists such; else ()."""
+    if not isinstance(value, list | tuple) or not _ALTERNATIVES.search(column.name):
+        return ()
+    return tuple(dict.fromkeys(text for text in (as_text(item, column) for item in value) if text))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A row as text. `input` or `output` is "" where the row has none."""
+
+    input: str = ""
+    output: str = ""
+    answers: tuple[str, ...] = ()
+
+
+def flatten(row: Mapping[str, Any], inputs: Sequence[Column], output: Column) -> Flat:
+    """A row as the model sees it. Several input columns become lines "name: text", one stands alone."""
+    texts = [(column, as_text(value_at(row, column.name), column)) for column in inputs]
+    texts = [(column, text) for column, text in texts if text.strip()]
+    if len(inputs) > 1:
+        given = "\n".join(f"{_label(column, inputs)}: {text}" for column, text in texts)
+    else:
+        given = texts[0][1] if texts else ""
+    wanted = value_at(row, output.name)
+    answers = alternatives(wanted, output)
+    return Flat(given, answers[0] if answers else as_text(wanted, output), answers if len(answers) > 1 else ())
+
+
+def _opened(name: str, kind: str, class_names: Mapping[str, Sequence[str]]) -> list[Column]:
+    languages = _TRANSLATION.fullmatch(kind)
+    if languages:
+        return [Column(f"{name}.{language.strip()}", "string") for language in languages[1].split(",")]
+    record = _RECORD.fullmatch(kind)
+    if record:
+        return [column for part, inner in _parts(record[1]) for column in _opened(f"{name}.{part}", inner, class_names)]
+    listed = _LIST.fullmatch(kind)
+    if listed and _RECORD.fullmatch(listed[1]):
+        return [
+            Column(column.name, f"list<{column.type}>", column.class_names)
+            for column in _opened(name, listed[1], class_names)
+        ]
+    return [Column(name, kind, tuple(str(label) for label in class_names.get(name, ())))]
+
+
+def _parts(inside: str) -> list[tuple[str, str]]:
+    """[("text", "string"), ...] of "text: string, answer_start: int32", whatever is nested in it."""
+    parts, depth, begin = [], 0, 0
+    for position, character in enumerate(f"{inside},"):
+        depth += (character == "<") - (character == ">")
+        if character == "," and depth == 0:
+            name, _, kind = inside[begin:position].partition(":")
+            if name.strip():
+                parts.append((name.strip(), kind.strip()))
+            begin = position + 1
+    return parts
+
+
+def _part(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(name)
+    if isinstance(value, list | tuple):
+        return [_part(item, name) for item in value]
+    return None
+
+
+def _label(column: Column, among: Sequence[Column]) -> str:
+    short = column.name.rpartition(".")[2]
+    alone = sum(other.name.rpartition(".")[2] == short for other in among) == 1
+    return short if alone else column.name
+
+
+def _clean(text: str) -> str:
+    """No NUL, no half surrogate pairs, no white space around."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode().strip()

@@ -1,0 +1,167 @@
+"""DatasetRetrieverService: proto <-> plain values around `search`, `columns`, `load` and `adapt`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pyarrow.parquet as pq
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc
+
+from catalogue import build
+from services.dataset_retriever import load
+from services.dataset_retriever.adapt import MAX_ROWS, adapt
+from services.dataset_retriever.columns import propose
+from services.dataset_retriever.flatten import flatten
+from services.dataset_retriever.search import choose, query_of, rerank, search
+from services.kit import embed, worker
+from services.kit.artifacts import Artifacts
+from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.kit.index import Index
+from services.kit.llm import Session, Teacher
+from services.kit.settings import Settings
+from services.kit.slots import Slots
+from services.kit.stage import Report, Stage
+from services.kit.values import Allowance, Artifact, Ledger, PromptSpec
+from services.kit.wire import from_message, to_message
+
+
+class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverServiceServicer):
+    """Finds datasets, shows what is in them, brings them in."""
+
+    name = "dataset_retriever"
+    full_name = "p2m.dataset_retriever.v1.DatasetRetrieverService"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.artifacts = Artifacts.open(settings, self.name)
+        self.stage = Stage(self.artifacts, Slots(settings.slots))
+        self.teacher = Teacher.from_settings(settings, self.artifacts)
+        self.encoder = worker.Resident("services.kit.embed:Encoder", settings)
+        self._index: Index | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        dataset_retriever_pb2_grpc.add_DatasetRetrieverServiceServicer_to_server(self, server)
+
+    async def warm(self) -> None:
+        """Loads the encoder and opens the index; of the starter catalogue, builds it first where need be."""
+        self._index = await build.ready("datasets", self.settings, self.encoder)
+
+    async def close(self) -> None:
+        await self.encoder.stop()
+        if self.teacher:
+            await self.teacher.close()
+
+    async def Search(self, request: pb.SearchRequest, context: object) -> pb.SearchResponse:
+        return await self.stage.unary(request, pb.SearchResponse, lambda: self._search(request))
+
+    async def Inspect(self, request: pb.InspectRequest, context: object) -> pb.InspectResponse:
+        return await self.stage.unary(request, pb.InspectResponse, lambda: self._inspect(request))
+
+    async def Retrieve(self, request: pb.RetrieveRequest, context: object) -> AsyncIterator[pb.RetrieveResponse]:
+        async for response in self.stage.stream(
+            request, pb.RetrieveResponse, pb.RetrieveResult, lambda report: self._retrieve(request, report)
+        ):
+            yield response
+
+    async def Adapt(self, request: pb.AdaptRequest, context: object) -> AsyncIterator[pb.AdaptResponse]:
+        async for response in self.stage.stream(
+            request, pb.AdaptResponse, pb.AdaptResult, lambda report: self._adapt(request, report)
+        ):
+            yield response
+
+    async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
+        index, spec = self._warm_index(), from_message(request.spec, PromptSpec)
+        query = query_of(spec)
+        encoded = await self.encoder.ask(embed.Texts((query,)), embed.Vectors)
+        found = await asyncio.to_thread(search, index, query, encoded.vectors[0], request.k, self.settings)
+        session = self._session(request) if request.rerank else None
+        choice = await rerank(found, spec, session) if session else choose(found)
+        response = pb.SearchResponse(chosen=choice.chosen, notes=choice.notes)
+        response.candidates.extend(to_message(one, pb.DatasetCandidate) for one in found)
+        _account(response, session)
+        return response
+
+    async def _inspect(self, request: pb.InspectRequest) -> pb.InspectResponse:
+        spec, entry = from_message(request.spec, PromptSpec), self._entry(request.dataset)
+        wanted = load.Wanted(entry, request.config, spec.instruction)
+        contents = await worker.run("services.dataset_retriever.load:look", wanted, load.Contents, self.settings)
+        rows = [json.loads(row) for row in contents.rows]
+        session = self._session(request)
+        proposal = await propose(contents.columns, rows, spec, session)
+        response = pb.InspectResponse(
+            configs=contents.configs, config=contents.config, sample_rows=contents.rows, input_columns=proposal.inputs,
+            output_column=proposal.output, why=proposal.why, licence=contents.licence,
+            columns=[to_message(column, pb.Column) for column in contents.columns],
+            splits=[pb.SplitSize(split=split, rows=rows) for split, rows in contents.splits.items()],
+        )  # fmt: skip
+        if proposal.output:
+            by_name = {column.name: column for column in contents.columns}
+            inputs = [by_name[name] for name in proposal.inputs]
+            for row in rows:
+                flat = flatten(row, inputs, by_name[proposal.output])
+                if flat.input and flat.output:
+                    response.flattened.add(input=flat.input, output=flat.output)
+        _account(response, session)
+        return response
+
+    async def _retrieve(self, request: pb.RetrieveRequest, report: Report) -> pb.RetrieveResult:
+        if request.max_rows < 0:
+            raise InvalidArgument("BAD_MAX_ROWS", "max_rows is negative; wanted 0 (3,000) or more.", field="max_rows")
+        with tempfile.TemporaryDirectory(prefix="p2m-retrieve-") as folder:
+            loading = load.Loading(
+                load.Wanted(self._entry(request.dataset), request.config), tuple(request.input_columns),
+                request.output_column, request.max_rows or load.MAX_ROWS, f"{folder}/rows.parquet",
+            )  # fmt: skip
+            loaded = await worker.run(
+                "services.dataset_retriever.load:load", loading, load.Loaded, self.settings, report
+            )
+            artifact = await asyncio.to_thread(self._store, Path(loading.out))
+        result = pb.RetrieveResult(dropped=loaded.dropped, licence=loaded.licence)
+        result.dataset.CopyFrom(to_message(artifact, type(result.dataset)))
+        result.splits.extend(pb.SplitSize(split=split, rows=rows) for split, rows in loaded.splits.items())
+        return result
+
+    async def _adapt(self, request: pb.AdaptRequest, report: Report) -> pb.AdaptResult:
+        session = self._session(request)
+        if session is None or self.teacher is None:
+            raise FailedPrecondition("NO_LLM", "Rewriting rows needs an LLM: set OPENAI_BASE_URL or OPENAI_API_KEY.")
+        if request.max_rows < 0:
+            raise InvalidArgument("BAD_MAX_ROWS", "max_rows is negative; wanted 0 (500) or more.", field="max_rows")
+        rows = await asyncio.to_thread(self.artifacts.read_rows, from_message(request.dataset, Artifact))
+        spec = from_message(request.spec, PromptSpec)
+        adapted = await adapt(rows, spec, request.max_rows or MAX_ROWS, session, self.teacher.concurrency, report)
+        artifact = await asyncio.to_thread(self.artifacts.put_rows, adapted.rows)
+        result = pb.AdaptResult(rows=len(adapted.rows), dropped=adapted.dropped)
+        result.dataset.CopyFrom(to_message(artifact, type(result.dataset)))
+        _account(result, session)
+        return result
+
+    def _store(self, path: Path) -> Artifact:
+        return self.artifacts.put_table(pq.read_table(path))
+
+    def _session(self, request: Any) -> Session | None:
+        if self.teacher is None:
+            return None
+        return self.teacher.session(request.request_id, from_message(request.allowance, Allowance))
+
+    def _warm_index(self) -> Index:
+        if self._index is None:
+            raise Unavailable("NOT_WARM", "The dataset catalogue is still being opened; try again.", retry_after=1.0)
+        return self._index
+
+    def _entry(self, id: str) -> dict[str, Any]:
+        entry = self._warm_index().find(id)
+        if entry is None:
+            raise NotFound("NO_SUCH_DATASET", f"The catalogue has no dataset {id[:120]!r}.", field="dataset")
+        return entry
+
+
+def _account(response: Any, session: Session | None) -> None:
+    response.ledger.CopyFrom(to_message(session.ledger if session else Ledger(), type(response.ledger)))
