@@ -51,7 +51,7 @@ def load_settings() -> Settings:
     from pydantic import ValidationError
 
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         wrong = "; ".join(f"P2M_{str(e['loc'][0]).upper().removeprefix('P2M_')}: {e['msg']}" for e in error.errors())
         raise InvalidArgument("BAD_SETTING", f"The environment has a wrong setting. {wrong}.") from None

@@ -26,7 +26,7 @@ def generate(out: Path) -> None:
     status = protoc.main(
         ["protoc", f"-I{HERE}", f"-I{well_known}", f"--python_out={out}", f"--mypy_out=quiet:{out}",
          f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *sources]
-    )
+    )  # fmt: skip
     if status != 0:
         raise SystemExit(f"protoc failed with status {status}; its message is above")
     for folder in [out / "p2m", *(path for path in (out / "p2m").rglob("*") if path.is_dir())]:

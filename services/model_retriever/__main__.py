@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from services.model_retriever.service import ModelRetrieverService
 from services.kit import logs
 from services.kit.server import serve
 from services.kit.settings import Settings
+from services.model_retriever.service import ModelRetrieverService
 
 
 def main() -> int:
