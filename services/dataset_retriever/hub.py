@@ -40,6 +40,7 @@ def _environment(settings: Settings) -> None:
     """The hub's client reads its settings when it is imported, which in this process was not yet."""
     os.environ["HF_ENDPOINT"] = settings.hub_url
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["USE_TORCH"] = "0"  # `datasets` would import it, which takes seconds
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     if settings.hub_cache:
         os.environ["HF_HUB_CACHE"] = str(settings.hub_cache)

@@ -174,11 +174,12 @@ def _from_hub(name: str, settings: Settings, max_bytes: int | None) -> Path:
         return folder
     repo, _, revision = name.partition("@")
     try:
-        commit = _check_on_hub(repo, revision, settings, max_bytes)
+        _check_on_hub(repo, revision, settings, max_bytes)
+        # By its name, not by the commit: else the cache does not know it when the hub is away.
         return Path(
             snapshot_download(
                 repo,
-                revision=commit,
+                revision=revision or None,
                 cache_dir=settings.hub_cache,
                 endpoint=settings.hub_url,
                 allow_patterns=HUB_PATTERNS,
@@ -192,8 +193,8 @@ def _from_hub(name: str, settings: Settings, max_bytes: int | None) -> Path:
         raise hub_error(error, repo, settings) from error
 
 
-def _check_on_hub(repo: str, revision: str, settings: Settings, max_bytes: int | None) -> str | None:
-    """The commit to download. FailedPrecondition when its weights are missing or too large."""
+def _check_on_hub(repo: str, revision: str, settings: Settings, max_bytes: int | None) -> None:
+    """FailedPrecondition where the weights are missing or too large."""
     from huggingface_hub import HfApi
 
     info: Any = HfApi(endpoint=settings.hub_url).model_info(repo, revision=revision or None, files_metadata=True)
@@ -208,4 +209,3 @@ def _check_on_hub(repo: str, revision: str, settings: Settings, max_bytes: int |
             "MODEL_TOO_LARGE",
             f"{repo} has {sum(sizes):,} bytes of weights; the limit is {max_bytes:,}. Raise it or take another.",
         )
-    return info.sha  # type: ignore[no-any-return]

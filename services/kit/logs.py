@@ -11,5 +11,5 @@ def configure(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("httpx", "httpcore", "openai", "urllib3", "datasets", "sentence_transformers", "bm25s", "dbos"):
+    for chatty in ("httpx", "httpx2", "httpcore", "openai", "urllib3", "datasets", "sentence_transformers", "bm25s", "dbos"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
