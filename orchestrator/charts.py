@@ -59,9 +59,9 @@ def axis_labels(axis: tuple[float, float]) -> Markup:
 def losses(history: Sequence[Loss], best_step: float = 0) -> Markup:
     """Loss over steps: the training curve, the validation points, and a mark at the step that was kept."""
     values = [v for point in history for v in (point.train, point.validation) if v is not None and math.isfinite(v)]
-    if len(history) < 2 or not values:
+    last = max((point.step for point in history), default=0)
+    if len(history) < 2 or not values or last <= 0:
         return Markup("")
-    last = max(point.step for point in history)
     ticks = axis_ticks(0.0, max(values) or 1.0)
     top = max(max(values) * 1.04, ticks[-1] * 1.02)
     height = 220

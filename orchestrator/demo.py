@@ -127,9 +127,12 @@ def build(record: dict[str, Any], report: str, predict: Predict) -> Any:
                 f"That is {len(text):,} characters; at most {MAX_INPUT_CHARACTERS:,}.", print_exception=False
             )
         try:
-            return await predict(text)
+            answered = await predict(text)
         except P2MError as error:
             raise gr.Error(str(escape(error.message)), print_exception=False) from error
+        if not answered:
+            gr.Info("The model's answer is empty.")
+        return answered
 
     with gr.Blocks(title=f"{record['name']} · demo", analytics_enabled=False) as page:
         gr.HTML(

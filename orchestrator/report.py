@@ -455,22 +455,22 @@ def _notes(record: dict[str, Any]) -> list[str]:
 def command(record: dict[str, Any]) -> str:
     """The command line that starts the same run again, for the options that can be typed."""
     options = record.get("options") or {}
-    words = ["p2m", "run", "PROMPT_FILE", "--name", record["name"]]
+    words = ["p2m run PROMPT_FILE", "--name", shlex.quote(record["name"])]
     for option, flag in (
-        ("dataset", "--dataset"), ("model", "--model"), ("number", "--number"), ("max_model_bytes", "--max-size"),
-        ("learning_rate", "--learning-rate"), ("epochs", "--epochs"), ("batch_tokens", "--batch-tokens"),
-        ("max_train_seconds", "--max-train-time"), ("seed", "--seed"), ("teacher_rows", "--teacher-rows"),
+        ("dataset", "--dataset"), ("model", "--model"), ("number", "--number"), ("max_rows_per_source", "--max-rows"),
+        ("max_model_bytes", "--max-size"), ("learning_rate", "--learning-rate"), ("epochs", "--epochs"),
+        ("batch_tokens", "--batch-tokens"), ("max_train_seconds", "--max-train-time"), ("seed", "--seed"),
+        ("teacher_rows", "--teacher-rows"),
     ):  # fmt: skip
         if options.get(option) not in (None, ""):
-            words += [flag, _number(options[option])]
-    words += [
-        f"--skip {part}"
-        for part, key in (("datasets", "skip_datasets"), ("generate", "skip_generation"))
-        if options.get(key)
-    ]
-    words += [flag for flag, key in (("--lora", "lora"), ("--ask", "ask")) if options.get(key)]
-    words += ["--data FILE"] * len(options.get("data") or []) + (["--test FILE"] if options.get("test") else [])
-    return " ".join(word if " " in word else shlex.quote(word) for word in words)
+            words += [flag, shlex.quote(_number(options[option]))]
+    for option, flag in (
+        ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
+        ("ask", "--ask"), ("adapt", "--adapt"),
+    ):  # fmt: skip
+        words += [flag] if options.get(option) else []
+    words += ["--data FILE" for name in record.get("artifacts") or {} if name.startswith("user-")]
+    return " ".join(" ".join(words).split())
 
 
 def _digests(record: dict[str, Any]) -> list[dict[str, str]]:
