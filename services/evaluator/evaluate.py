@@ -61,30 +61,7 @@ async def evaluate(
     test = await asyncio.to_thread(_read, artifacts, request.test)
     asked = next((one for one in request.contestants if one.teacher is not None), None)
     session = llm.session(request.request_id, request.allowance) if llm and asked else None
-    others_done = asyncio.Event()
-
-    def teacher_answered(done: int) -> None:
-        if session and others_done.is_set():  # until then the others' progress is shown
-            report(Progress(done, unit="rows", message="the teacher answers", ledger=session.ledger))
-
-    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings, teacher_answered))
-    try:
-        predictions: dict[str, Predictions] = {}
-        ceiling = 0.0
-        for contestant in request.contestants:
-            if contestant.model is not None:
-                answers = await _model_answers(contestant, request, test, artifacts, settings, report)
-                predictions[contestant.name] = answers.outputs
-                ceiling = answers.ceiling if contestant.name == STUDENT else ceiling
-            elif contestant.nearest_neighbour is not None:
-                predictions[contestant.name] = await _neighbour_answers(contestant, test, artifacts, settings, report)
-        others_done.set()
-        taught = await asking
-    finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-    if asked and any(output is not None for output in taught.outputs):
-        predictions[asked.name] = taught.outputs
+    predictions, ceiling, note = await _everyone_answers(request, test, artifacts, settings, asked, session, report)
     scored = await worker.run(
         "services.evaluator.score:score",
         ScoreJob(test.rows, test.real, predictions, request.seed),
@@ -99,7 +76,7 @@ async def evaluate(
         scored.scores, scored.comparisons, verdict, reason,
         await asyncio.to_thread(_store, artifacts, test, predictions),
         ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
-        tuple(note for note in (taught.note, *_notes(request, test, predictions, scored, ceiling)) if note),
+        ((note,) if note else ()) + tuple(_notes(request, test, predictions, scored, ceiling)),
     )  # fmt: skip
 
 
@@ -148,6 +125,45 @@ def _read(artifacts: Artifacts, test: Artifact) -> TestSplit:
     return TestSplit(rows, tuple(bool(value) for value in table.column("real").to_pylist()))
 
 
+async def _everyone_answers(
+    request: EvaluateRequest,
+    test: TestSplit,
+    artifacts: Artifacts,
+    settings: Settings,
+    asked: Contestant | None,
+    session: Session | None,
+    report: Report,
+) -> tuple[dict[str, Predictions], float, str]:
+    """Predictions by contestant in the request's order, the student's ceiling, and a note on the teacher."""
+    models_done = asyncio.Event()
+
+    def teacher_answered(done: int) -> None:
+        if session and models_done.is_set():  # until then the models' progress is shown
+            report(Progress(done, unit="rows", message="the teacher answers", ledger=session.ledger))
+
+    # The teacher and the nearest neighbour leave most of this machine to the models, so they go on beside them.
+    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings, teacher_answered))
+    copying = asyncio.ensure_future(_neighbours_answer(request, test, artifacts, settings))
+    found: dict[str, Predictions] = {}
+    ceiling = 0.0
+    try:
+        for contestant in request.contestants:
+            if contestant.model is not None:
+                answers = await _model_answers(contestant, request, test, artifacts, settings, report)
+                found[contestant.name] = answers.outputs
+                ceiling = answers.ceiling if contestant.name == STUDENT else ceiling
+        models_done.set()
+        found |= await copying
+        taught = await asking
+    finally:
+        asking.cancel()
+        copying.cancel()
+        await asyncio.gather(asking, copying, return_exceptions=True)
+    if asked and any(output is not None for output in taught.outputs):
+        found[asked.name] = taught.outputs
+    return {one.name: found[one.name] for one in request.contestants if one.name in found}, ceiling, taught.note
+
+
 async def _model_answers(
     contestant: Contestant,
     request: EvaluateRequest,
@@ -165,17 +181,20 @@ async def _model_answers(
         return await worker.run("services.evaluator.predict:answer", job, Answers, settings, report)
 
 
-async def _neighbour_answers(
-    contestant: Contestant, test: TestSplit, artifacts: Artifacts, settings: Settings, report: Report
-) -> Predictions:
-    assert contestant.nearest_neighbour is not None
-    train = await asyncio.to_thread(artifacts.read_rows, contestant.nearest_neighbour)
-    if not train:
-        raise FailedPrecondition("EMPTY_TRAINING_SPLIT", "The nearest neighbour has no training rows to copy from.")
-    job = NeighbourJob(
-        contestant.name, tuple(row.input for row in train), tuple(row.output for row in train), test.inputs
-    )
-    return (await worker.run("services.evaluator.neighbours:answer", job, Neighbours, settings, report)).outputs
+async def _neighbours_answer(
+    request: EvaluateRequest, test: TestSplit, artifacts: Artifacts, settings: Settings
+) -> dict[str, Predictions]:
+    found: dict[str, Predictions] = {}
+    for contestant in request.contestants:
+        if contestant.nearest_neighbour is None:
+            continue
+        train = await asyncio.to_thread(artifacts.read_rows, contestant.nearest_neighbour)
+        if not train:
+            raise FailedPrecondition("EMPTY_TRAINING_SPLIT", "The nearest neighbour has no training rows to copy from.")
+        job = NeighbourJob(tuple(row.input for row in train), tuple(row.output for row in train), test.inputs)
+        copied = await worker.run("services.evaluator.neighbours:answer", job, Neighbours, settings)
+        found[contestant.name] = copied.outputs
+    return found
 
 
 async def _teacher_answers(

@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 
 from services.kit.locations import resolve
-from services.kit.values import Progress
 from services.kit.worker import WorkerContext
 
 _BATCH = 256
@@ -19,7 +18,6 @@ _BATCH = 256
 class NeighbourJob:
     """Training rows to copy from and inputs to answer."""
 
-    name: str
     train_inputs: tuple[str, ...]
     train_outputs: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -48,7 +46,6 @@ def answer(job: NeighbourJob, context: WorkerContext) -> Neighbours:
         context.raise_if_stopping()
         batch = texts[start : start + _BATCH]
         vectors.append(encoder.encode(batch, normalize_embeddings=True, show_progress_bar=False))
-        context.report(Progress(min(start + _BATCH, len(texts)), len(texts), "rows", f"{job.name} reads"))
     embedded = np.concatenate(vectors)
     cosines = embedded[len(job.train_inputs) :] @ embedded[: len(job.train_inputs)].T
     # Rounded, since equal texts differ in the last bits by the batch they were in.

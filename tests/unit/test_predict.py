@@ -161,7 +161,6 @@ def test_the_predictor_keeps_its_model_and_changes_it_when_asked(t5: Path, gpt2:
 def test_the_nearest_neighbour_copies_the_most_similar_rows_output(settings: Settings) -> None:
     """By meaning, not by words; of equal rows the first."""
     job = neighbours.NeighbourJob(
-        "nearest_neighbour",
         ("The dog barks.", "How much is the ticket?", "How much is the ticket?", "It rains today."),
         ("animal", "price", "second", "weather"),
         ("What does the fare cost?", "A puppy is barking.", "How much is the ticket?", "Heavy rain again."),
