@@ -76,7 +76,7 @@ class Reply:
     """What the server wrote.
 
     `complete` is False where it was cut off at max_tokens; `refusal` is its reason to write nothing; `format` is the
-    place in FORMATS of the form that it was asked in; `told_limits` whether it came with its rate limits' state.
+    place in FORMATS of the form that it was asked in.
     """
 
     text: str
@@ -85,7 +85,6 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     format: int
-    told_limits: bool
 
 
 class Again(Exception):
@@ -157,8 +156,7 @@ class Endpoint:
         reply, seconds = await self._in_some_format(question)
         self.concurrency.answered(name, seconds)
         self.answered_at = time.monotonic()
-        if not reply.told_limits:
-            self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
+        self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
         beyond = float(reply.prompt_tokens + reply.completion_tokens - self.prompt_tokens(question))
         self._beyond_prompt[name] = 0.9 * self._beyond_prompt.get(name, beyond) + 0.1 * beyond
         return reply
@@ -209,7 +207,8 @@ class Endpoint:
             raise Again("timeout", Unavailable("LLM_TIMEOUT", text + advice)) from None
         except self._openai.APIConnectionError as error:
             raise self._no_connection(error) from None
-        return self._reply(raw.text, question, chosen, self.rates.learn(raw.headers))
+        self.rates.learn(raw.headers)
+        return self._reply(raw.text, question, chosen)
 
     def _body(self, question: Question, chosen: int) -> dict[str, Any]:
         schema = question.schema
@@ -235,7 +234,7 @@ class Endpoint:
                     body[other] = value
         return body
 
-    def _reply(self, text: str, question: Question, chosen: int, told_limits: bool) -> Reply:
+    def _reply(self, text: str, question: Question, chosen: int) -> Reply:
         try:
             body = json.loads(text)
             choice = body["choices"][0]
@@ -261,7 +260,6 @@ class Endpoint:
             usage.get("prompt_tokens") or self.prompt_tokens(question),
             usage.get("completion_tokens") or math.ceil(len(content.encode()) / _CHARS_PER_TOKEN),
             chosen,
-            told_limits,
         )
 
     # -- what errors mean

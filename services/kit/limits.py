@@ -18,6 +18,8 @@ from email.utils import parsedate_to_datetime
 
 # Latencies whose median is compared: fewer waver too much, more come too late.
 _SAMPLE = 16
+# How far a level read from a header moves our own count.
+_TRUST = 0.2
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -59,11 +61,8 @@ class Bucket:
             self._resize(rate, rate)
         if remaining <= 0 and reset_s is not None:
             remaining = max(-limit, min(0.0, self._capacity - reset_s * rate))  # it may be in debt
-        if not known or remaining < self._level:
-            self._level = remaining
-        else:
-            # It may not have seen yet what was sent just now, so only half of what it has more is believed.
-            self._level += (remaining - self._level) / 2
+        # The figure is as old as the answer's last byte, or older: our own count is only drawn towards it.
+        self._level = self._level + _TRUST * (remaining - self._level) if known else remaining
 
     def _resize(self, rate: float, capacity: float) -> None:
         self._refill()

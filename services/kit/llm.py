@@ -208,10 +208,11 @@ class Session:
                         spent = self._budget.cost(prompt_tokens, 0)
                         self._journal.append(Entry(ask.key, lost=True, cost=spent))
                     raise
-            entry = self._judge(ask, endpoint, reply)
-            spent = entry.cost
-            await self._journal.append(entry)
-            return entry
+                entry = self._judge(ask, endpoint, reply)
+                spent = entry.cost
+                # The place is kept until the answer is stored: a crash then loses no more than places.
+                await self._journal.append(entry)
+                return entry
         finally:
             self._budget.settle(reserved, spent)
             used = spent.prompt_tokens + spent.completion_tokens

