@@ -15,11 +15,11 @@ from services.kit.settings import Settings, port_of
 _WITHIN_S = 4.0
 
 
-async def probe(service: str, settings: Settings) -> int:
+async def probe(service: str, settings: Settings, within_s: float = _WITHIN_S) -> int:
     """0 when the service at its port is SERVING, 1 when not."""
     async with dial(f"localhost:{settings.port or port_of(service)}", settings) as channel:
         try:
-            await wait_until_serving(channel, _WITHIN_S)
+            await wait_until_serving(channel, within_s)
         except P2MError as error:
             print(f"{service}: {error}", file=sys.stderr)
             return 1

@@ -19,8 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from p2m.generator.v1.generator_pb2_grpc import GeneratorServiceStub
 
+from services.kit.authority import Authority
 from services.kit.channel import dial, stream, wait_until_serving
 from services.kit.errors import FailedPrecondition, Unavailable
+from services.kit.probe import probe
 from services.kit.server import Server
 from services.kit.settings import Settings
 from tests.support.processes import until
@@ -61,6 +63,17 @@ async def test_it_serves_when_it_is_warm(settings: Settings) -> None:
         await wait_until_serving(channel, 1)
     await server.stop()
     assert toy.closed
+
+
+async def test_the_probe_asks_as_a_caller_does(settings: Settings, tmp_path: Path) -> None:
+    """A container's health check succeeds where the service is SERVING, with mutual TLS too, and else fails."""
+    folder = Authority(tmp_path / "ca").issue("generator")
+    tls = {"tls_ca": folder / "ca.pem", "tls_certificate": folder / "certificate.pem", "tls_key": folder / "key.pem"}
+    for changes in ({}, tls | {"host": "0.0.0.0"}):
+        own = settings.model_copy(update=changes)
+        async with hosted(Toy(own)) as server:
+            assert await probe("generator", own.model_copy(update={"port": server.port})) == 0
+    assert await probe("generator", settings.model_copy(update={"port": free_ports(1)[0]}), within_s=0.3) == 1
 
 
 async def test_it_drains(settings: Settings) -> None:
