@@ -24,7 +24,7 @@ from p2m.common.v1 import common_pb2
 from p2m.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 
 from orchestrator import results
-from orchestrator.report import score_panels, verdict_of
+from orchestrator.report import MAIN_METRIC, score_panels, verdict_of
 from orchestrator.report_page import COLOURS, SCORES
 from orchestrator.session import reached, services
 from orchestrator.terminal import DONE, Terminal
@@ -194,7 +194,7 @@ def _side(record: dict[str, Any]) -> Markup:
         ).format(**verdict),
     ]
     for panel in score_panels(record):
-        if panel["metric"] not in ("exact_match_normalised", "chrf"):
+        if panel["metric"] not in (MAIN_METRIC, "chrf"):
             continue
         parts.append(Markup("<h4>{}</h4>").format(panel["title"]))
         parts += [
@@ -205,7 +205,9 @@ def _side(record: dict[str, Any]) -> Markup:
             for row in panel["rows"]
         ]
         parts.append(Markup('<div class="score"><div class="plot">{}</div></div>').format(panel["axis"]))
-    parts.append(Markup('<p class="soft">Percentages with 95 % intervals, on rows that were not trained on.</p></div>'))
+    if len(parts) > 2:
+        parts.append(Markup('<p class="soft">Percentages with 95 % intervals, on rows that were not trained on.</p>'))
+    parts.append(Markup("</div>"))
     return Markup("").join(parts)
 
 

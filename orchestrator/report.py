@@ -23,9 +23,11 @@ from orchestrator import charts
 from orchestrator.amounts import bytes_text, count_text, dollars_text, seconds_text
 from orchestrator.report_page import PAGE, STYLE
 
+MAIN_METRIC = "exact_match"
+"""What the verdict rests on."""
 METRIC_TITLES = {
+    MAIN_METRIC: "Exact match",
     "exact_match_normalised": "Exact match, normalised",
-    "exact_match": "Exact match, as written",
     "chrf": "chrF++",
     "bertscore": "BERTScore",
 }
@@ -71,7 +73,7 @@ def main_slice(scores: Iterable[dict[str, Any]]) -> str:
 
 
 def verdict_of(record: dict[str, Any]) -> dict[str, str]:
-    """The verdict as the page and the demo show it: style, glyph, word, reason."""
+    """The verdict as the page, the demo and the terminal show it: style, glyph, word, reason."""
     evaluation = record.get("evaluation") or {}
     style, glyph, word = VERDICTS.get(evaluation.get("verdict", ""), ("unsure", "?", "Not measured"))
     return {"style": style, "glyph": glyph, "word": word, "reason": evaluation.get("verdict_reason", "")}
@@ -105,7 +107,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
     samples = [_example(sample) for sample in record.get("samples") or []]
     errors = [sample for sample in samples if not sample["right"]]
     right = [sample for sample in samples if sample["right"]]
-    student = _score(scores, "student", "exact_match_normalised", chosen_slice)
+    student = _score(scores, "student", MAIN_METRIC, chosen_slice)
     panels = score_panels(record)
     return {
         "name": record["name"],
@@ -161,7 +163,7 @@ def _score_row(name: str, score: dict[str, Any]) -> dict[str, Any]:
 
 
 def _comparisons(comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
-    shown = [c for c in comparisons if c["metric"] == "exact_match_normalised"] or comparisons
+    shown = [c for c in comparisons if c["metric"] == MAIN_METRIC] or comparisons
     if not shown:
         return None
     ends = [value for c in shown for value in (c["difference"]["low"], c["difference"]["high"], 0.0)]
@@ -187,7 +189,7 @@ def _comparisons(comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _slices(scores: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
-    rows = [s for s in scores if s["contestant"] == "student" and s["metric"] == "exact_match_normalised"]
+    rows = [s for s in scores if s["contestant"] == "student" and s["metric"] == MAIN_METRIC]
     names = {s["slice"] for s in rows}
     if names <= {chosen, "all"} or len(names) < 2:
         return []

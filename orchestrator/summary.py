@@ -10,11 +10,11 @@ from p2m.run.v1 import run_pb2
 
 from orchestrator.amounts import seconds_text, spend_text
 from orchestrator.display import clean, stage_line
-from orchestrator.report import CONTESTANT_TITLES, main_slice
+from orchestrator.report import CONTESTANT_TITLES, main_slice, verdict_of
 from services.kit.values import Ledger
 from services.kit.wire import from_message
 
-_METRICS = (("exact_match_normalised", "exact match"), ("chrf", "chrF++"), ("bertscore", "BERTScore"))
+_METRICS = (("exact_match", "exact match"), ("exact_match_normalised", "normalised"), ("chrf", "chrF++"))
 
 
 def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Path | None) -> None:
@@ -32,7 +32,7 @@ def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Pat
     if run.state == run_pb2.RUN_STATE_CANCELLED:
         say(f"Run {run.name} was cancelled. What it has is kept: the same command goes on with it.")
         return
-    say(f"Verdict: {clean(run.verdict) or 'not measured'}")
+    say(_verdict(run, record))
     scores(stream, record)
     say()
     say(f"  time    {_time(run)}")
@@ -87,7 +87,8 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
     if shown.HasField("error"):
         say(f"\nIt failed: {clean(shown.error.message)}")
     if shown.verdict:
-        say(f"\nVerdict: {clean(shown.verdict)}")
+        say()
+        say(_verdict(shown, record))
         scores(stream, record)
         say(f"\nTry it: p2m demo {shown.name}")
 
@@ -105,6 +106,11 @@ def table(stream: TextIO, runs: list[run_pb2.Run]) -> None:
 def state_word(state: run_pb2.RunState.ValueType) -> str:
     """ "succeeded", "running", ..."""
     return run_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+
+
+def _verdict(shown: run_pb2.Run, record: dict[str, Any]) -> str:
+    word = f"{verdict_of(record)['word']}. " if record.get("evaluation") else ""
+    return f"Verdict: {word}{clean(shown.verdict)}"
 
 
 def _when(shown: run_pb2.Run) -> str:
