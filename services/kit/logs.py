@@ -11,5 +11,7 @@ def configure(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("httpx", "httpx2", "httpcore", "openai", "urllib3", "datasets", "sentence_transformers", "bm25s", "dbos"):
+    for chatty in (
+        "httpx", "httpx2", "httpcore", "openai", "urllib3", "datasets", "sentence_transformers", "bm25s", "dbos",
+    ):  # fmt: skip
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -9,7 +9,6 @@ is left out with its reason; where nothing that can be used matches, what is use
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,29 +104,30 @@ class Models:
         scores = self.scored(bm25)
         candidates: list[ModelCandidate] = []
         excluded: list[ExcludedModel] = []
-        for hit in self._order(scores):
-            entry = self.index.entry(hit.number)
-            reason = refusal(entry, limit, settings)
-            if reason:
-                if len(excluded) < MOST_EXCLUDED:
+        notes: list[str] = []
+        for hits in (ranked(scores, len(scores)), self._by_downloads(scores)):
+            for hit in hits:
+                entry = self.index.entry(hit.number)
+                reason = refusal(entry, limit, settings)
+                if not reason:
+                    candidates.append(_candidate(entry, hit.score, float(bm25[hit.number]), card))
+                elif len(excluded) < MOST_EXCLUDED:
                     excluded.append(ExcludedModel(entry["id"], reason))
-            else:
-                candidates.append(_candidate(entry, hit.score, float(bm25[hit.number]), card))
                 if len(candidates) == (k or DEFAULT_K):
                     break
-        notes = ("No model's card matches the task; those used most are listed.",) if not scores.any() else ()
-        return Found(tuple(candidates), tuple(excluded), notes)
+            if candidates:
+                break
+            notes = ["No model that can be used has a card that matches the task; those used most are listed."]
+        return Found(tuple(candidates), tuple(excluded), tuple(notes))
 
     def scored(self, bm25: Scores) -> Scores:
         """BM25 * log10(downloads + 2) of every model."""
         return (bm25 * np.log10(self._downloads + 2)).astype(np.float32)
 
-    def _order(self, scores: Scores) -> Iterator[Hit]:
-        """All models: those that match by their score, then the rest by downloads."""
-        yield from ranked(scores, len(scores))
+    def _by_downloads(self, scores: Scores) -> list[Hit]:
+        """Those that do not match, by their downloads."""
         rest = (scores <= 0).nonzero()[0]
-        for number in rest[np.argsort(-self._downloads[rest], kind="stable")]:
-            yield Hit(int(number), 0.0)
+        return [Hit(int(number), 0.0) for number in rest[np.argsort(-self._downloads[rest], kind="stable")]]
 
     def _named(self, constraints: Constraints, card: str, settings: Settings) -> Found:
         entry = self._entry(constraints.model)
@@ -185,11 +185,15 @@ def _asked_for(candidate: ModelCandidate) -> ModelCandidate:
     return replace(candidate, why="It was asked for by name.", flags=flags)
 
 
+def _tells(word: str) -> bool:
+    return not word.isdigit() and (len(word) > 2 or not word.isascii())
+
+
 def _why(entry: dict[str, Any], bm25: float, downloads: int, card: str) -> str:
     if bm25 <= 0:
         return _NO_MATCH
-    own = set(words(f"{entry['id']} {entry['description']}"))
-    shared = [word for word in dict.fromkeys(words(card)) if word in own and word not in _COMMON and not word.isdigit()]
+    own = set(words(f"{entry['id']} {entry['description'][:_SHOWN_CHARACTERS]}"))
+    shared = [word for word in dict.fromkeys(words(card)) if word in own and word not in _COMMON and _tells(word)]
     shown = ", ".join(sorted(shared, key=len, reverse=True)[:5])
     says = f"Its card has {shown} in common with the task" if shown else "Its card has common words of the task"
     return f"{says}; {downloads:,} downloads a month." if downloads else f"{says}; its downloads are not known."
