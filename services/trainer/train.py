@@ -87,7 +87,6 @@ def train(request: TrainRequest, context: WorkerContext) -> TrainResult:
             ) from error
         if asked.lora:
             student.model = student.model.merge_and_unload()
-        context.report(Report(progress.step, progress.step, "steps", "storing the model"))
         model, digest = _store(artifacts, student, folder)
     notes = (*_notes_on_text(student, request.spec, rows), *_notes_on_training(data, asked, progress, validation))
     return TrainResult(
