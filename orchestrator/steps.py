@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -233,7 +233,7 @@ async def generate(step: Step) -> Outcome:
     parts = step.options.parts or min(_MOST_PARTS, math.ceil(number / _ROWS_A_PART))
     parts = min(parts, number)
     allowances = leases.split(step.lease("generate"), {str(part): 1.0 for part in range(parts)})
-    report = _summed(step.report, parts)
+    progress = _Parts(step.report, parts)
     requests = [
         generator_pb2.GenerateRequest(
             request_id=f"{step.name}/generate/{part}", allowance=_allowance(allowances[str(part)]), spec=step.spec,
@@ -242,7 +242,7 @@ async def generate(step: Step) -> Outcome:
         )
         for part in range(parts)
     ]  # fmt: skip
-    calls = [asyncio.ensure_future(step.stages.generate(r, report(i))) for i, r in enumerate(requests)]
+    calls = [asyncio.ensure_future(step.stages.generate(r, progress.of(i))) for i, r in enumerate(requests)]
     try:
         answers = await asyncio.gather(*calls, return_exceptions=True)
     finally:
@@ -253,9 +253,11 @@ async def generate(step: Step) -> Outcome:
             raise error
     results = [answer for answer in answers if not isinstance(answer, BaseException)]
     rows = sum(result.rows for result in results)
+    failed = [part for part, answer in enumerate(answers) if isinstance(answer, BaseException)]
+    ledger = _total(results) + progress.spent(failed)
     if rows == 0:
         why = str(errors[0]) if errors else _stopped(results)
-        return Outcome(why, {"why": why}, _total(results), skipped=True)
+        return Outcome(why, {}, ledger, skipped=True)
     llm = results[0].llm
     message = f"{rows} examples by {llm}" + (f"; {_stopped(results)}" if rows < number and not errors else "")
     return Outcome(
@@ -268,7 +270,7 @@ async def generate(step: Step) -> Outcome:
             "llm": llm,
             "parts": parts,
         },
-        _total(results),
+        ledger,
     )
 
 
@@ -431,27 +433,28 @@ def _word(name: str) -> str:
     return "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "_" for c in name)[:100].strip(".") or "_"
 
 
-def _summed(report: Report, parts: int) -> Callable[[int], Report]:
+class _Parts:
     """Reports of several parts as one, added up."""
-    newest: list[Progress | None] = [None] * parts
 
-    def of_part(part: int) -> Report:
+    def __init__(self, report: Report, parts: int) -> None:
+        self._report = report
+        self._newest: list[Progress | None] = [None] * parts
+
+    def of(self, part: int) -> Report:
+        """Where one part reports to."""
+
         def forward(progress: Progress) -> None:
-            newest[part] = progress
-            known = [one for one in newest if one is not None]
-            ledgers = [one.ledger for one in known if one.ledger is not None]
-            report(
-                replace(
-                    progress,
-                    done=sum(one.done for one in known),
-                    total=sum(one.total for one in known),
-                    ledger=sum(ledgers, Ledger()) if ledgers else None,
-                )
-            )
+            self._newest[part] = progress
+            known = [one for one in self._newest if one is not None]
+            done, total = sum(one.done for one in known), sum(one.total for one in known)
+            self._report(replace(progress, done=done, total=total, ledger=self.spent(range(len(self._newest)))))
 
         return forward
 
-    return of_part
+    def spent(self, parts: Iterable[int]) -> Ledger:
+        """What these parts had spent when they last reported."""
+        newest = (self._newest[part] for part in parts)
+        return sum((one.ledger for one in newest if one is not None and one.ledger is not None), Ledger())
 
 
 def _total(results: list[Any]) -> Ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 from pydantic import SecretStr
 
-from bench.idle import idle
+from bench.idle import IdleTrainer, idle
 from orchestrator.client import RunClient
 from orchestrator.local import hosted
 from orchestrator.service import identity
@@ -24,6 +25,7 @@ from services.kit.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.kit.server import Server
 from services.kit.settings import Settings
 from tests.integration.conftest import PROMPT, IdleRuns, finished, stage, until
 
@@ -255,6 +257,26 @@ async def test_a_fault_ends_the_run_as_a_bug_with_its_stage(idle_runs: IdleRuns)
         run = await finished(stack.client, "faulty")
         assert (run.error.stage, run.error.code) == ("prepare", "INTERNAL")
         assert (await stack.client.get("faulty")).state == run_pb2.RUN_STATE_FAILED
+
+
+async def test_a_service_that_restarts_is_asked_again(idle_settings: Settings) -> None:
+    """A trainer that goes away in the middle of a training and comes back is asked again; the run goes on."""
+    calls: Counter[str] = Counter()
+    async with idle(idle_settings) as targets:
+        first = Server(IdleTrainer(idle_settings, calls, {"trainer.TrainRequest": forever}), idle_settings)
+        await first.start(0)
+        targets["trainer_target"] = f"127.0.0.1:{first.port}"
+        settings = idle_settings.model_copy(update=targets)
+        async with hosted(settings) as stack, RunClient(stack.run_target, stack.settings) as client:
+            await client.start("patient", PROMPT, OPTIONS)
+            await until(client, "patient", lambda _: calls["trainer.TrainRequest"] == 1)
+            await first.stop()
+            second = Server(IdleTrainer(idle_settings, calls, {}), idle_settings)
+            await second.start(first.port)
+            run = await finished(client, "patient")
+            await second.stop()
+    assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
+    assert calls["trainer.TrainRequest"] == 2
 
 
 async def test_switched_off_stages_are_skipped(idle_runs: IdleRuns) -> None:
