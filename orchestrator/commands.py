@@ -144,6 +144,7 @@ async def up(terminal: Terminal, settings: Settings) -> int:
     from orchestrator.local import hosted
 
     ports = {name: port_of(name) for name in SERVICES} | {"run": RUN_PORT}
+    terminal.say("Starting the services on this machine …")
     async with hosted(settings, ports=ports, adopt=True) as stack:
         for name in SERVICES:
             terminal.say(f"{name:<18} {stack.targets[name]}")

@@ -35,7 +35,7 @@ CONTESTANT_TITLES = {
     "student": "Student",
     "base": "Untuned base",
     "nearest_neighbour": "Nearest neighbour",
-    "teacher": "Teacher (the LLM)",
+    "teacher": "Teacher (LLM)",
 }
 VERDICTS = {
     "ship": ("ship", "✓", "Ship"),
@@ -120,7 +120,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         "slice_text": _slice_text(chosen_slice, student),
         "ceiling": _ceiling(evaluation),
         "comparisons": _comparisons(evaluation.get("comparisons") or []),
-        "slices": _slices(scores, chosen_slice),
+        "slices": _slices(scores),
         "loss_chart": charts.losses(
             [
                 charts.Loss(p["step"], p.get("train_loss"), p.get("validation_loss"))
@@ -188,11 +188,10 @@ def _comparisons(comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"rows": rows, "axis": charts.axis_labels(axis)}
 
 
-def _slices(scores: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
+def _slices(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = [s for s in scores if s["contestant"] == "student" and s["metric"] == MAIN_METRIC]
-    names = {s["slice"] for s in rows}
-    if names <= {chosen, "all"} or len(names) < 2:
-        return []
+    if len({s["rows"] for s in rows}) < 2:
+        return []  # all slices are the same rows
     return [
         {
             "name": _SLICES.get(s["slice"], s["slice"]),
@@ -280,9 +279,8 @@ def _training_text(record: dict[str, Any], training: dict[str, Any]) -> str:
             + ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in set_by_hand.items())
             + "."
         )
-    if training.get("resumed"):
-        step = training.get("resumed_from_step")
-        text += f" It was interrupted and went on from {f'step {step}' if step is not None else 'its checkpoint'}."
+    if training.get("resumed_from_step"):
+        text += f" It was interrupted and went on from step {training['resumed_from_step']}."
     return text
 
 
@@ -449,7 +447,7 @@ def _notes(record: dict[str, Any]) -> list[str]:
     skipped = [
         f"{stage['name']}: {stage['message']}"
         for stage in record.get("stages") or []
-        if stage.get("state") == "skipped" and stage.get("message")
+        if stage.get("state") == "skipped" and stage.get("message") not in ("", None, "switched off")
     ]
     return list(dict.fromkeys([*skipped, *notes]))
 

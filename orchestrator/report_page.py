@@ -66,6 +66,7 @@ blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px s
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .4rem .9rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; color: var(--soft); font-size: .82rem; white-space: nowrap; } tr:last-child td { border-bottom: 0; }
+td.k { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.chosen td { background: var(--faint); } tr.chosen td:first-child { font-weight: 650; }
 .bar { display: grid; grid-template-columns: minmax(6rem, 17rem) minmax(0, 1fr) 8rem; grid-template-areas: "name plot value"; gap: 0 .9rem;
@@ -214,7 +215,7 @@ the test set is large enough to show.</p>
 <section id="cost"><h2>Time and cost</h2>
 <p class="lead">{{ cost_text }}</p>
 <div class="table"><table><thead><tr><th>Stage</th><th>Outcome</th><th class="n">Time</th><th class="n">Requests</th><th class="n">Tokens</th><th class="n">Dollars</th><th class="n">Replayed</th><th class="n">Unusable</th></tr></thead><tbody>
-{% for row in stages %}<tr><td>{{ row.name }}</td><td>{{ row.message }}</td><td class="n">{{ row.time }}</td><td class="n">{{ row.requests }}</td><td class="n">{{ row.tokens }}</td><td class="n">{{ row.dollars }}</td><td class="n">{{ row.replayed }}</td><td class="n">{{ row.invalid }}</td></tr>
+{% for row in stages %}<tr><td class="k">{{ row.name }}</td><td>{{ row.message }}</td><td class="n">{{ row.time }}</td><td class="n">{{ row.requests }}</td><td class="n">{{ row.tokens }}</td><td class="n">{{ row.dollars }}</td><td class="n">{{ row.replayed }}</td><td class="n">{{ row.invalid }}</td></tr>
 {% endfor %}<tr><td><b>in all</b></td><td></td><td class="n">{{ total.time }}</td><td class="n">{{ total.requests }}</td><td class="n">{{ total.tokens }}</td><td class="n">{{ total.dollars }}</td><td class="n">{{ total.replayed }}</td><td class="n">{{ total.invalid }}</td></tr>
 </tbody></table></div></section>
 
