@@ -84,7 +84,13 @@ def cached(name: str, settings: Settings) -> Path | None:
     repo, _, revision = name.partition("@")
     try:
         folder = Path(
-            snapshot_download(repo, revision=revision or None, cache_dir=settings.hub_cache, local_files_only=True)
+            snapshot_download(
+                repo,
+                revision=revision or None,
+                cache_dir=settings.hub_cache,
+                allow_patterns=HUB_PATTERNS,
+                local_files_only=True,
+            )
         )
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
         return None
@@ -166,6 +172,7 @@ def _folder(path: str) -> Path:
 
 def _from_hub(name: str, settings: Settings, max_bytes: int | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
     if settings.hub_offline:
         folder = cached(name, settings)
@@ -173,6 +180,7 @@ def _from_hub(name: str, settings: Settings, max_bytes: int | None) -> Path:
             raise _offline(name)
         return folder
     repo, _, revision = name.partition("@")
+    disable_progress_bars()
     try:
         _check_on_hub(repo, revision, settings, max_bytes)
         # By its name, not by the commit: else the cache does not know it when the hub is away.

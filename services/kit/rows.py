@@ -135,7 +135,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in _lines(path):
         if line.strip():
-            yield number, _object(_parse(line, path, number), path, number)
+            yield number, _object(_parse(line.rstrip("\r\n"), path, number), path, number)
 
 
 def _json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
