@@ -94,7 +94,7 @@ def prepare(request: PrepareRequest, context: WorkerContext) -> PrepareResult:
         artifacts.put_table(_table(splits.validation, "validation")),
         artifacts.put_table(test),
         _counts(splits),
-        dict(sorted(splits.removed.items())),
+        {reason: rows for reason, rows in sorted(splits.removed.items()) if rows},
         tuple(_notes(splits, candidates, own_test)),
     )
 
