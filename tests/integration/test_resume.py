@@ -64,14 +64,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 async def _story(folder: Path) -> Story:
     model = tiny_t5(folder / "tiny")
     arguments = [
-        "--skip", "datasets", "--model", f"folder:{model}", "--number", "60", "--epochs", "40", "--batch-tokens", "256",
-        "--teacher-rows", "10",
+        "--skip", "datasets", "--model", f"folder:{model}", "--number", "40", "--epochs", "60", "--batch-tokens", "256",
+        "--teacher-rows", "6",
     ]  # fmt: skip
     told = Story()
     async with teacher(latency_s=0.3) as asked:
         environment = {
             "OPENAI_BASE_URL": asked.url, "OPENAI_API_KEY": "a key", "P2M_LLM_CONCURRENCY": str(_CONCURRENCY),
-            "P2M_GRACE_S": "3", "P2M_THREADS": "1",
+            "P2M_GRACE_S": "3", "P2M_THREADS": "1", "P2M_CATALOGUE": str(folder / "catalogue"),
         }  # fmt: skip
         smooth = Command(folder / "smooth", "smooth", TOY_PROMPT, arguments, environment)
         killed = Command(folder / "killed", "killed", TOY_PROMPT, arguments, environment)
