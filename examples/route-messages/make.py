@@ -1,4 +1,4 @@
-"""Makes train.jsonl and test.jsonl: a customer's message in, the department that answers it out.
+"""Makes train.jsonl and test.jsonl: a customer's message in, the department and the product out.
 
 Run `python make.py`; the files come out the same each time. Sentences, greetings and products of the test rows never
 occur in training; the six departments are common to both.
@@ -137,17 +137,27 @@ TEST = {
 DEPARTMENTS = ("billing", "shipping", "returns", "support", "account", "sales")
 
 
+def joined(greeting: str, sentence: str) -> str:
+    """The sentence after the greeting, going on in lower case."""
+    if greeting and not sentence.startswith("I "):
+        sentence = sentence[0].lower() + sentence[1:]
+    return greeting + sentence
+
+
 def rows(parts: dict[str, tuple[str, ...]], each: int, rng: random.Random) -> list[dict[str, str]]:
     """`each` distinct rows of every department, mixed."""
     made: dict[str, str] = {}
     for department in DEPARTMENTS:
         wanted = len(made) + each
         while len(made) < wanted:
-            message = rng.choice(parts[department]).format(product=rng.choice(parts["products"]))
-            made[rng.choice(parts["greetings"]) + message + rng.choice(parts["endings"])] = department
+            sentence, product = rng.choice(parts[department]), rng.choice(parts["products"])
+            message = joined(rng.choice(parts["greetings"]), sentence.format(product=product)) + rng.choice(
+                parts["endings"]
+            )
+            made[message] = f"{department} | {product if '{product}' in sentence else 'none'}"
     mixed = list(made.items())
     rng.shuffle(mixed)
-    return [{"input": message, "output": department} for message, department in mixed]
+    return [{"input": message, "output": output} for message, output in mixed]
 
 
 def make() -> dict[str, list[dict[str, str]]]:
