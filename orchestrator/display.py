@@ -216,18 +216,21 @@ def stage_line(stage: run_pb2.Stage, now: float) -> str:
 
 
 def _progress_words(progress: common_pb2.Progress) -> str:
+    """How far it is and what it is doing; a message that has the numbers itself stands alone."""
     counted = ""
     if progress.total > 0:
         counted = f"{progress.done:,.0f}/{progress.total:,.0f} {progress.unit}"
     elif progress.done > 0:
         counted = f"{progress.done:,.0f} {progress.unit}"
+    message = clean(progress.message)
+    if f"{progress.done:.0f}" in message.replace(",", "") and progress.done > 0:
+        return message
     losses = ", ".join(
         f"{metric.name.replace('_', ' ')} {metric.value:.3f}"
         for metric in progress.metrics
         if metric.name.endswith("_loss")
     )
-    message = clean(progress.message)
-    return "  ".join(clean(part) for part in (counted, losses, message) if part)
+    return "  ".join(clean(part) for part in (counted, message or losses) if part)
 
 
 def _elapsed(stage: run_pb2.Stage, now: float) -> str:

@@ -135,7 +135,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         "samples": right[:12],
         "examples_text": _examples_text(samples, errors),
         "choices": [*_dataset_choice(record), *_model_choice(record)],
-        "stages": [_stage_row(stage) for stage in record.get("stages") or []],
+        "stages": [_stage_row(stage, verdict_of(record)["word"]) for stage in record.get("stages") or []],
         "total": _total(record),
         "cost_text": _cost_text(record),
         "notes": _notes(record),
@@ -399,11 +399,12 @@ def _candidate(candidate: dict[str, Any], chosen: dict[str, Any] | None, detail:
     }
 
 
-def _stage_row(stage: dict[str, Any]) -> dict[str, str]:
+def _stage_row(stage: dict[str, Any], verdict: str) -> dict[str, str]:
     seconds = stage.get("seconds")
     return {
         "name": stage["name"],
-        "message": stage.get("message") or stage.get("state", ""),
+        # The verdict's reason stands at the top of the page.
+        "message": verdict if stage["name"] == "evaluate" else stage.get("message") or stage.get("state", ""),
         "time": seconds_text(seconds) if seconds is not None else "",
     } | _ledger_cells(stage.get("ledger") or {})
 

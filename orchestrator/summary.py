@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -110,7 +111,7 @@ def state_word(state: run_pb2.RunState.ValueType) -> str:
 
 def _verdict(shown: run_pb2.Run, record: dict[str, Any]) -> str:
     word = f"{verdict_of(record)['word']}. " if record.get("evaluation") else ""
-    return f"Verdict: {word}{clean(shown.verdict)}"
+    return textwrap.fill(f"Verdict: {word}{clean(shown.verdict) or 'Nothing was measured.'}", 100)
 
 
 def _when(shown: run_pb2.Run) -> str:
