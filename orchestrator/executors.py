@@ -13,6 +13,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from orchestrator.runs import create_absent
+
 # A heartbeat is written every INTERVAL_S; after EXPIRES_S without one an executor of another machine counts as dead.
 INTERVAL_S = 2.0
 EXPIRES_S = 30.0
@@ -38,7 +40,7 @@ class Executors:
 
     def create_tables(self) -> None:
         """Makes the table where it is absent."""
-        _schema.create_all(self.engine)
+        create_absent(self.engine, _schema)
 
     def beat(self) -> None:
         """Says that this process lives."""

@@ -11,7 +11,9 @@ SQLite in the home folder by default, PostgreSQL by one URL. All calls block; ca
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,10 +111,20 @@ def open_engine(settings: Settings) -> sa.Engine:
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = "IMMEDIATE"  # a reader that turns writer could not be told apart from a deadlock
         connection.execute("PRAGMA busy_timeout=30000")
-        connection.execute("PRAGMA journal_mode=WAL")
+        with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing so, and it lasts
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine
+
+
+def create_absent(engine: sa.Engine, schema: sa.MetaData) -> None:
+    """Makes the schema's tables where they are absent, also when several processes do so at once."""
+    with engine.begin() as connection:
+        for table in schema.sorted_tables:
+            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
 
 class Runs:
@@ -124,7 +136,7 @@ class Runs:
 
     def create_tables(self) -> None:
         """Makes the tables where they are absent."""
-        _schema.create_all(self.engine)
+        create_absent(self.engine, _schema)
 
     # -- a run
 

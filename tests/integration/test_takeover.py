@@ -17,6 +17,7 @@ from services.kit.errors import Aborted
 from services.kit.settings import Settings
 from tests.conftest import ROOT
 from tests.integration.conftest import NO_LLM, PROMPT, IdleRuns, finished, until
+from tests.support.cli import Cli
 
 OPTIONS = run_pb2.RunOptions(number=4)
 
@@ -46,6 +47,12 @@ async def test_a_run_of_a_live_process_is_not_started_twice(idle_runs: IdleRuns,
         with pytest.raises(Aborted, match="p2m watch busy"):
             await stack.client.start("busy", PROMPT, OPTIONS)
         assert (await stack.client.get("busy")).state == run_pb2.RUN_STATE_RUNNING
+
+
+async def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> None:
+    """Several commands in a home that is not there yet all make it, and none trips over another."""
+    ended = await asyncio.gather(*(Cli(tmp_path)("list") for _ in range(4)))
+    assert [one.status for one in ended] == [0] * 4, [one.err for one in ended]
 
 
 async def test_cancel_reaches_a_run_of_another_process(idle_runs: IdleRuns, idle_settings: Settings) -> None:
