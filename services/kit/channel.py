@@ -30,7 +30,7 @@ from services.kit.wire import from_message
 
 # Longer than any stage should take, so that a hung one ends some day.
 STREAM_TIMEOUT_S = 24 * 3600.0
-UNARY_TIMEOUT_S = 300.0
+UNARY_TIMEOUT_S = 900.0
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
