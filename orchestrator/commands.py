@@ -177,6 +177,11 @@ async def _stack(terminal: Terminal, settings: Settings, connect: str) -> AsyncI
                 "No LLM is set (OPENAI_API_KEY, or OPENAI_BASE_URL): using the small one that ships with the packages. "
                 "It is poor, and what it costs is time."
             )
+        elif not (stack.settings.openai_base_url or stack.settings.openai_api_key.get_secret_value()):
+            terminal.say(
+                "No LLM is set (OPENAI_API_KEY, or OPENAI_BASE_URL), and the small one's packages are not installed: "
+                "nothing can be generated. Data that is found or given (--data) is all there is."
+            )
         yield client, stack.settings
 
 

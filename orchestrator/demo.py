@@ -148,7 +148,16 @@ def build(record: dict[str, Any], report: str, predict: Predict) -> Any:
                 )
                 demonstrations = [[shown["input"]] for shown in spec.get("demonstrations") or []]
                 if demonstrations:
-                    gr.Examples(demonstrations, inputs=[given], label="Examples from the prompt", examples_per_page=8)
+                    gr.Examples(
+                        demonstrations,
+                        inputs=[given],
+                        outputs=[output],
+                        fn=answer,
+                        run_on_click=True,
+                        cache_examples=False,
+                        label="Examples from the prompt",
+                        examples_per_page=8,
+                    )
             with gr.Column(scale=2, min_width=300):
                 gr.HTML(_side(record), elem_id="scores")
         with gr.Tab("Report"):

@@ -113,7 +113,7 @@ async def _served(p2m: Cli, *options: str) -> AsyncIterator[str]:
 
 
 async def test_the_demo_page(p2m: Cli, browser: Any, tmp_path: Path) -> None:
-    """A click on an example and on the button brings the model's answer; scores and report stand beside; nothing is
+    """A click on an example or on the button brings the model's answer; scores and report stand beside; nothing is
     loaded from elsewhere, and nothing that a prompt contains runs."""
     requests: list[str] = []
     problems: list[str] = []
@@ -124,9 +124,11 @@ async def test_the_demo_page(p2m: Cli, browser: Any, tmp_path: Path) -> None:
         await page.goto(address)
         await page.get_by_text("word3 word7 word1").first.click()
         assert await _value(page, "#input textarea") == "word3 word7 word1"
-        await page.click("#answer")
         answer = await _value(page, "#output textarea")
         assert answer.strip()
+        await page.fill("#input textarea", "word5 word1 word2")
+        await page.click("#answer")
+        await page.wait_for_function("old => document.querySelector('#output textarea').value != old", arg=answer)
 
         scores = await page.inner_text("#scores")
         assert "Not enough evidence" in scores
