@@ -1,0 +1,216 @@
+"""DatasetRetrieverService, by its proto."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from p2m.common.v1 import common_pb2 as common
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc as rpc
+
+from services.kit.artifacts import Artifacts
+from services.kit.channel import stream, unary
+from services.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, P2MError
+from services.kit.settings import Settings
+from services.kit.values import Artifact, Progress, Row
+from services.kit.wire import from_message, to_message
+from tests.contract.conftest import Connect
+from tests.support.teacher import ScriptedTeacher
+
+DATES = common.PromptSpec(instruction="Find the date in a sentence and write it in digits: year, month, day.")
+
+
+async def _stub(connect: Connect, **changes: Any) -> rpc.DatasetRetrieverServiceStub:
+    return rpc.DatasetRetrieverServiceStub(await connect("dataset_retriever", **changes))
+
+
+async def test_search_ranks_and_chooses(connect: Connect, run_name: str) -> None:
+    """Candidates come best first, each once, with the parts of their score; the choice is one that can be loaded."""
+    stub = await _stub(connect)
+    request = pb.SearchRequest(request_id=f"{run_name}/dataset_search", spec=DATES, k=8)
+    found = await unary(stub.Search, request)
+    scores = [candidate.score for candidate in found.candidates]
+    assert 0 < len(scores) <= 8 and scores == sorted(scores, reverse=True)
+    assert len({candidate.id for candidate in found.candidates}) == len(scores)
+    assert all(candidate.parts and candidate.why for candidate in found.candidates)
+    if found.HasField("chosen") and found.chosen:
+        assert {candidate.id: candidate.reachable for candidate in found.candidates}[found.chosen]
+
+
+async def test_the_same_request_has_the_same_answer(connect: Connect, run_name: str) -> None:
+    """The same id with the same content gives the stored answer; with other content it is ALREADY_EXISTS."""
+    stub = await _stub(connect)
+    request = pb.SearchRequest(request_id=f"{run_name}/dataset_search", spec=DATES)
+    first = await unary(stub.Search, request)
+    assert await unary(stub.Search, request) == first
+    request.k = 3
+    with pytest.raises(AlreadyExists):
+        await unary(stub.Search, request)
+
+
+@pytest.mark.parametrize(
+    "request_", [pb.SearchRequest(spec=DATES, k=-1), pb.SearchRequest(spec=DATES, k=1001), pb.SearchRequest()]
+)
+async def test_a_search_that_cannot_be(connect: Connect, run_name: str, request_: pb.SearchRequest) -> None:
+    """k out of bounds, and a spec with nothing in it, are INVALID_ARGUMENT with the field's name."""
+    stub = await _stub(connect)
+    request_.request_id = f"{run_name}/dataset_search"
+    with pytest.raises(InvalidArgument) as raised:
+        await unary(stub.Search, request_)
+    assert raised.value.field in ("k", "spec")
+
+
+async def test_an_unknown_dataset_is_not_found(connect: Connect, run_name: str) -> None:
+    """Inspect and Retrieve of a dataset that the catalogue does not have are NOT_FOUND."""
+    stub = await _stub(connect)
+    with pytest.raises(NotFound):
+        await unary(stub.Inspect, pb.InspectRequest(request_id=f"{run_name}/inspect", dataset="no/such", spec=DATES))
+    request = pb.RetrieveRequest(
+        request_id=f"{run_name}/retrieve", dataset="no/such", input_columns=["a"], output_column="b"
+    )
+    with pytest.raises(NotFound):
+        await stream(stub.Retrieve, request)
+
+
+async def test_a_chosen_dataset_is_inspected_and_brought_in(
+    connect: Connect, run_name: str, settings: Settings
+) -> None:
+    """What Search chose, Inspect describes with usable columns, and Retrieve stores as a dataset artifact."""
+    stub = await _stub(connect)
+    found = await unary(stub.Search, pb.SearchRequest(request_id=f"{run_name}/dataset_search", spec=DATES))
+    if not found.chosen:
+        pytest.skip("the server's catalogue has no dataset for this task")
+    look = await unary(
+        stub.Inspect, pb.InspectRequest(request_id=f"{run_name}/inspect", dataset=found.chosen, spec=DATES)
+    )
+    names = {column.name for column in look.columns}
+    assert look.output_column in names and names.issuperset(look.input_columns) and look.input_columns
+    assert 0 < len(look.sample_rows) <= 10 and all(isinstance(json.loads(row), dict) for row in look.sample_rows)
+    assert all(row.input and row.output for row in look.flattened)
+    progress: list[Progress] = []
+    result = await stream(
+        stub.Retrieve,
+        pb.RetrieveRequest(
+            request_id=f"{run_name}/retrieve", dataset=found.chosen, config=look.config,
+            input_columns=look.input_columns, output_column=look.output_column, max_rows=20,
+        ),
+        report=progress.append,
+    )  # fmt: skip
+    rows = Artifacts.open(settings, "dataset_retriever").read_rows(from_message(result.dataset, Artifact))
+    assert {row.source for row in rows} == {found.chosen} and all(row.input and row.output for row in rows)
+    assert {split.split: split.rows for split in result.splits} == {
+        split: sum(row.split == split for row in rows) for split in {row.split for row in rows}
+    }
+    assert all(split.rows <= 20 for split in result.splits)
+
+
+def _catalogue(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """An index folder whose one dataset, "mine", holds these rows."""
+    import asyncio
+
+    from catalogue import build
+    from services.kit import worker
+
+    (folder / "rows").mkdir()
+    (folder / "rows" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"id": "mine", "description": "Messages and their moods.", "location": "folder:rows"}
+    (folder / "datasets.jsonl").write_text(json.dumps(entry) + "\n")
+
+    async def built() -> None:
+        own = Settings(home=folder, openai_base_url="", openai_api_key="", hub_offline=True)
+        encoder = worker.Resident("services.kit.embed:Encoder", own)
+        try:
+            await build.build_one("datasets", [folder / "datasets.jsonl"], folder / "index", own, encoder=encoder)
+        finally:
+            await encoder.stop()
+
+    asyncio.run(built())
+    return folder / "index"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "error"),
+    [
+        ([{"a": "x", "b": "y"}], ("a", "missing"), InvalidArgument),
+        ([{"a": "x", "b": None}], ("a", "b"), InvalidArgument),
+        ([{"a": "x", "b": {"c": "y"}}], ("a", "b"), InvalidArgument),
+        ([{"a": "x", "b": ""}], ("a", "b"), FailedPrecondition),
+    ],
+)
+async def test_columns_that_cannot_be_loaded(
+    connect: Connect, run_name: str, tmp_path: Path, rows: list[dict[str, Any]], columns: tuple[str, str],
+    error: type[P2MError],
+) -> None:  # fmt: skip
+    """Missing, all None, nested and empty columns each have a clear error; nothing is stored."""
+    import asyncio
+
+    folder = await asyncio.to_thread(_catalogue, tmp_path, rows)
+    stub = await _stub(connect, catalogue=str(folder))
+    request = pb.RetrieveRequest(
+        request_id=f"{run_name}/retrieve", dataset="mine", input_columns=[columns[0]], output_column=columns[1]
+    )
+    with pytest.raises(error, match="mine"):
+        await stream(stub.Retrieve, request)
+
+
+async def test_the_llm_may_say_that_none_fits(connect: Connect, run_name: str) -> None:
+    """With reranking the LLM's choice counts: one of the candidates, or none; what it cost is in the ledger."""
+    async with ScriptedTeacher({"dataset_choice": {"dataset": "p2m/extract-names", "why": "It fits."}}) as teacher:
+        stub = await _stub(connect, openai_base_url=teacher.url)
+        request = pb.SearchRequest(request_id=f"{run_name}/one", spec=DATES, rerank=True)
+        found = await unary(stub.Search, request)
+        assert found.chosen == "p2m/extract-names" and found.ledger.requests == 1
+        teacher.answers = {"dataset_choice": {"dataset": "None of these fit", "why": "No."}}
+        request.request_id = f"{run_name}/none"
+        found = await unary(stub.Search, request)
+        assert found.HasField("chosen") and found.chosen == "" and found.candidates
+
+
+async def test_a_spent_budget_leaves_the_choice_to_the_scores(connect: Connect, run_name: str) -> None:
+    """With an allowance of nothing the LLM is not asked, the scores choose, and a note says so."""
+    async with ScriptedTeacher() as teacher:
+        stub = await _stub(connect, openai_base_url=teacher.url)
+        found = await unary(
+            stub.Search,
+            pb.SearchRequest(
+                request_id=f"{run_name}/search", spec=DATES, rerank=True, allowance=common.Allowance(requests=0)
+            ),
+        )
+        assert found.chosen == "p2m/normalise-dates" and found.notes and not teacher.requests
+
+
+ROWS = [Row(f"in {number}", f"out {number}", "theirs", "train") for number in range(5)]
+
+
+async def test_rows_are_rewritten_and_those_that_fail_counted(
+    connect: Connect, run_name: str, settings: Settings
+) -> None:
+    """Adapt: one answer a row; an unusable one drops its row, with a count; each row keeps its source and split."""
+    artifacts = Artifacts.open(settings, "dataset_retriever")
+    dataset = to_message(artifacts.put_rows(ROWS), common.Artifact)
+
+    def rewrite(body: dict[str, Any], _: Any) -> Any:
+        text = body["messages"][-1]["content"]
+        number = next(number for number in range(5) if f"in {number}" in text)
+        return {"examples": [{"input": "" if number == 3 else f"new {number}", "output": "x"}]}
+
+    async with ScriptedTeacher({"examples": rewrite}) as teacher:
+        stub = await _stub(connect, openai_base_url=teacher.url)
+        result = await stream(
+            stub.Adapt, pb.AdaptRequest(request_id=f"{run_name}/adapt", dataset=dataset, spec=DATES, max_rows=4)
+        )
+    rows = artifacts.read_rows(from_message(result.dataset, Artifact))
+    assert result.rows == len(rows) and sum(result.dropped.values()) + len(rows) == 5
+    assert all(row.source == "theirs" and row.split == "train" and row.input.startswith("new") for row in rows)
+
+
+async def test_rewriting_needs_an_llm(connect: Connect, run_name: str, settings: Settings) -> None:
+    """Without an LLM Adapt is FAILED_PRECONDITION, reason NO_LLM."""
+    stub = await _stub(connect, openai_base_url="")
+    dataset = to_message(Artifacts.open(settings, "dataset_retriever").put_rows(ROWS), common.Artifact)
+    with pytest.raises(FailedPrecondition) as raised:
+        await stream(stub.Adapt, pb.AdaptRequest(request_id=f"{run_name}/adapt", dataset=dataset, spec=DATES))
+    assert raised.value.reason == "NO_LLM"
