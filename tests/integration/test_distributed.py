@@ -37,7 +37,6 @@ async def six_processes(settings: Settings) -> AsyncIterator[Settings]:
     plain = {f"P2M_{name.upper()}": str(value) for name, value in settings.reveal().items() if value not in (None, "")}
     # These two are read under their usual names.
     plain |= {"OPENAI_BASE_URL": plain.pop("P2M_OPENAI_BASE_URL"), "OPENAI_API_KEY": plain.pop("P2M_OPENAI_API_KEY")}
-    plain["HF_HUB_OFFLINE"] = "1"
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"services.{name}", cwd=ROOT, env=os.environ | plain | {"P2M_PORT": str(port)}
