@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from services.kit.settings import Settings
 
 NUMBER, TEACHER_ROWS, ADAPTED_ROWS = 200, 100, 500
-# Examples that one request yields: as many as are asked for, most, or few when many repeat what was there.
-_EXAMPLES_PER_REQUEST = {"low": 10.0, "expected": 6.0, "high": 2.0}
+# Examples that one request yields: the five that are asked for, most of them, or few where many repeat what was there.
+_ASKED_FOR = 5
+_EXAMPLES_PER_REQUEST = {"low": 5.0, "expected": 4.0, "high": 1.5}
 _LEVELS = ("low", "expected", "high")
 _PER_ROW_TOKENS = 60
 
@@ -68,7 +69,7 @@ def estimate(job: Job) -> dict[str, dict[str, Cost]]:
             level: Cost(
                 requests,
                 requests * (prompt + 500),
-                requests * round(_PER_ROW_TOKENS * _EXAMPLES_PER_REQUEST["expected"]),
+                requests * _PER_ROW_TOKENS * _ASKED_FOR,
             )
             for level, requests in asked.items()
         }
