@@ -99,8 +99,8 @@ async def dry_run(terminal: Terminal, settings: Settings, job: Job) -> int:
         plain["total"] = {level: _plain(cost, price) for level, cost in total.items()}
         print(json.dumps(plain), file=terminal.out)
         return DONE
-    print(f"{'':<10}{'requests':>24}{'tokens':>32}{'dollars':>30}", file=terminal.out)
-    print(f"{'':<10}" + "".join(f"{'low · expected · high':>{width}}" for width in (24, 32, 30)), file=terminal.out)
+    print(f"{'':<10}{'requests':>24}{'tokens':>30}{'dollars':>34}", file=terminal.out)
+    print(f"{'':<10}" + "".join(f"{'low · expected · high':>{width}}" for width in (24, 30, 34)), file=terminal.out)
     for stage, costs in [*stages.items(), ("in all", total)]:
         print(f"{stage:<10}{_cells(costs, price)}", file=terminal.out)
     llm = settings.llm if given else "the small LLM that ships with the packages: no dollars, but time"
@@ -129,7 +129,7 @@ def _cells(costs: dict[str, Cost], price: Price) -> str:
     requests = " · ".join(f"{costs[level].requests:,}" for level in _LEVELS)
     tokens = " · ".join(f"{costs[level].prompt_tokens + costs[level].completion_tokens:,}" for level in _LEVELS)
     dollars = " · ".join(dollars_text(_dollars(costs[level], price)) for level in _LEVELS)
-    return f"{requests:>24}{tokens:>32}{dollars:>30}"
+    return f"{requests:>24}{tokens:>30}{dollars:>34}"
 
 
 def _plain(cost: Cost, price: Price) -> dict[str, float]:
