@@ -24,7 +24,7 @@ from p2m.parser.v1 import parser_pb2, parser_pb2_grpc
 from p2m.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
 from services.kit import channel
-from services.kit.errors import P2MError, Unavailable
+from services.kit.errors import DeadlineExceeded, P2MError, Unavailable
 from services.kit.settings import SERVICES, Settings
 from services.kit.values import Progress
 
@@ -37,6 +37,8 @@ M = TypeVar("M", bound=Message)
 
 # How long a service may take to be ready before the run fails, and how often a broken call is asked again.
 READY_TIMEOUT_S = 60.0
+# A short stage may ask a small LLM on a busy machine, which answers in minutes.
+CALL_TIMEOUT_S = 1800.0
 _ATTEMPTS = 5
 # Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
 _BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
@@ -100,7 +102,7 @@ class Stages:
         await asyncio.gather(*(opened.close() for opened in self._channels.values()))
 
     async def _unary(self, service: str, method: Method[R, M], request: R) -> M:
-        return await self._asked_again(service, request, lambda asked: channel.unary(method, asked))
+        return await self._asked_again(service, request, lambda asked: channel.unary(method, asked, CALL_TIMEOUT_S))
 
     async def _stream(self, service: str, method: Any, request: Any, report: Report, result: type[M]) -> M:
         """The call's `result` message, which is of the type that `result` names."""
@@ -115,6 +117,12 @@ class Stages:
                 if error.reason == "OTHER_CONTENT":
                     request = _renamed(request)
                     continue
+                if error.reason == "DEADLINE_EXCEEDED":
+                    raise DeadlineExceeded(
+                        "SERVICE_SLOW",
+                        f"The {service} service at {self._targets[service]} did not answer in time. Give the same command "
+                        "again to go on; what it has done is kept.",
+                    ) from error
                 broken = error.reason in _BROKEN
                 if not broken or attempt == _ATTEMPTS - 1:
                     raise self._explained(service, error) if broken else error from error

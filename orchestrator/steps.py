@@ -256,10 +256,11 @@ async def generate(step: Step) -> Outcome:
     failed = [part for part, answer in enumerate(answers) if isinstance(answer, BaseException)]
     ledger = _total(results) + progress.spent(failed)
     if rows == 0:
-        why = str(errors[0]) if errors else _stopped(results)
+        why = str(errors[0]) if errors else _stopped(results) or "nothing was generated"
         return Outcome(why, {}, ledger, skipped=True)
     llm = results[0].llm
-    message = f"{rows} examples by {llm}" + (f"; {_stopped(results)}" if rows < number and not errors else "")
+    short = _stopped(results) if rows < number and not errors else ""
+    message = f"{rows} examples by {llm}" + (f"; {short}" if short else "")
     return Outcome(
         message + (f"; a part failed: {errors[0]}" if errors else ""),
         {
@@ -466,10 +467,11 @@ def _added(counts: list[dict[str, int]]) -> dict[str, int]:
 
 
 def _stopped(results: list[Any]) -> str:
+    """Why there are fewer than wanted; "" where no part says so."""
     reasons = {plain(result)["stop_reason"] for result in results}
     if "budget" in reasons:
         return "the budget was spent; raise --budget and give the same command again"
-    return "the LLM had nothing new to say" if "nothing_new" in reasons else "nothing was generated"
+    return "the LLM had nothing new to say" if "nothing_new" in reasons else ""
 
 
 async def _ended(calls: Sequence[asyncio.Future[Any]]) -> None:
