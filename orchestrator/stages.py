@@ -120,8 +120,8 @@ class Stages:
                 if error.reason == "DEADLINE_EXCEEDED":
                     raise DeadlineExceeded(
                         "SERVICE_SLOW",
-                        f"The {service} service at {self._targets[service]} did not answer in time. Give the same command "
-                        "again to go on; what it has done is kept.",
+                        f"The {service} service at {self._targets[service]} did not answer in time. What it has "
+                        "done is kept: give the same command again to go on.",
                     ) from error
                 broken = error.reason in _BROKEN
                 if not broken or attempt == _ATTEMPTS - 1:
