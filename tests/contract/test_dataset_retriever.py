@@ -11,6 +11,8 @@ from p2m.common.v1 import common_pb2 as common
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc as rpc
 
+from catalogue import build
+from services.kit import worker
 from services.kit.artifacts import Artifacts
 from services.kit.channel import stream, unary
 from services.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, P2MError
@@ -51,16 +53,17 @@ async def test_the_same_request_has_the_same_answer(connect: Connect, run_name: 
         await unary(stub.Search, request)
 
 
-@pytest.mark.parametrize(
-    "request_", [pb.SearchRequest(spec=DATES, k=-1), pb.SearchRequest(spec=DATES, k=1001), pb.SearchRequest()]
-)
-async def test_a_search_that_cannot_be(connect: Connect, run_name: str, request_: pb.SearchRequest) -> None:
+async def test_a_search_that_cannot_be(connect: Connect, run_name: str) -> None:
     """k out of bounds, and a spec with nothing in it, are INVALID_ARGUMENT with the field's name."""
     stub = await _stub(connect)
-    request_.request_id = f"{run_name}/dataset_search"
-    with pytest.raises(InvalidArgument) as raised:
-        await unary(stub.Search, request_)
-    assert raised.value.field in ("k", "spec")
+    for field, request in (
+        ("k", pb.SearchRequest(request_id=f"{run_name}/low", spec=DATES, k=-1)),
+        ("k", pb.SearchRequest(request_id=f"{run_name}/high", spec=DATES, k=1001)),
+        ("spec", pb.SearchRequest(request_id=f"{run_name}/empty")),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            await unary(stub.Search, request)
+        assert raised.value.field == field
 
 
 async def test_an_unknown_dataset_is_not_found(connect: Connect, run_name: str) -> None:
@@ -107,53 +110,40 @@ async def test_a_chosen_dataset_is_inspected_and_brought_in(
     assert all(split.rows <= 20 for split in result.splits)
 
 
-def _catalogue(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """An index folder whose one dataset, "mine", holds these rows."""
-    import asyncio
+UNUSABLE: list[tuple[dict[str, Any], tuple[str, str], type[P2MError]]] = [
+    ({"a": "x", "b": "y"}, ("a", "missing"), InvalidArgument),
+    ({"a": "x", "b": None}, ("a", "b"), InvalidArgument),
+    ({"a": "x", "b": {"c": "y"}}, ("a", "b"), InvalidArgument),
+    ({"a": "x", "b": ""}, ("a", "b"), FailedPrecondition),
+]
 
-    from catalogue import build
-    from services.kit import worker
 
-    (folder / "rows").mkdir()
-    (folder / "rows" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entry = {"id": "mine", "description": "Messages and their moods.", "location": "folder:rows"}
-    (folder / "datasets.jsonl").write_text(json.dumps(entry) + "\n")
-
-    async def built() -> None:
-        own = Settings(home=folder, openai_base_url="", openai_api_key="", hub_offline=True)
-        encoder = worker.Resident("services.kit.embed:Encoder", own)
-        try:
-            await build.build_one("datasets", [folder / "datasets.jsonl"], folder / "index", own, encoder=encoder)
-        finally:
-            await encoder.stop()
-
-    asyncio.run(built())
+async def _catalogue(folder: Path) -> Path:
+    """The index of a catalogue with one dataset for each case of UNUSABLE."""
+    entries = []
+    for number, (row, _, _) in enumerate(UNUSABLE):
+        (folder / f"rows{number}").mkdir()
+        (folder / f"rows{number}" / "train.jsonl").write_text(json.dumps(row) + "\n")
+        entries.append({"id": f"mine{number}", "description": "Messages.", "location": f"folder:rows{number}"})
+    (folder / "datasets.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    own = Settings(home=folder, openai_base_url="", openai_api_key="", hub_offline=True)
+    encoder = worker.Resident("services.kit.embed:Encoder", own)
+    try:
+        await build.build_one("datasets", [folder / "datasets.jsonl"], folder / "index", own, encoder=encoder)
+    finally:
+        await encoder.stop()
     return folder / "index"
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns", "error"),
-    [
-        ([{"a": "x", "b": "y"}], ("a", "missing"), InvalidArgument),
-        ([{"a": "x", "b": None}], ("a", "b"), InvalidArgument),
-        ([{"a": "x", "b": {"c": "y"}}], ("a", "b"), InvalidArgument),
-        ([{"a": "x", "b": ""}], ("a", "b"), FailedPrecondition),
-    ],
-)
-async def test_columns_that_cannot_be_loaded(
-    connect: Connect, run_name: str, tmp_path: Path, rows: list[dict[str, Any]], columns: tuple[str, str],
-    error: type[P2MError],
-) -> None:  # fmt: skip
-    """Missing, all None, nested and empty columns each have a clear error; nothing is stored."""
-    import asyncio
-
-    folder = await asyncio.to_thread(_catalogue, tmp_path, rows)
-    stub = await _stub(connect, catalogue=str(folder))
-    request = pb.RetrieveRequest(
-        request_id=f"{run_name}/retrieve", dataset="mine", input_columns=[columns[0]], output_column=columns[1]
-    )
-    with pytest.raises(error, match="mine"):
-        await stream(stub.Retrieve, request)
+async def test_columns_that_cannot_be_loaded(connect: Connect, run_name: str, tmp_path: Path) -> None:
+    """Missing, all None, nested and empty columns each have a clear error that names the dataset."""
+    stub = await _stub(connect, catalogue=str(await _catalogue(tmp_path)))
+    for number, (_, (given, wanted), error) in enumerate(UNUSABLE):
+        request = pb.RetrieveRequest(
+            request_id=f"{run_name}/{number}", dataset=f"mine{number}", input_columns=[given], output_column=wanted
+        )
+        with pytest.raises(error, match=f"mine{number}"):
+            await stream(stub.Retrieve, request)
 
 
 async def test_the_llm_may_say_that_none_fits(connect: Connect, run_name: str) -> None:
