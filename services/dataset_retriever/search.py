@@ -162,7 +162,7 @@ def _why(entry: dict[str, Any], query: str, cosine: float) -> str:
     shared = [word for word in dict.fromkeys(words(query)) if len(word) > 3 and word in own]
     shown = ", ".join(sorted(shared, key=len, reverse=True)[:5])
     closeness = f"Its description and the task have a cosine of {cosine:.2f}"
-    return f"{closeness} and the words {shown} in common." if shown else f"{closeness}."
+    return f"{closeness}, and both say {shown}." if shown else f"{closeness}."
 
 
 def _part(candidate: DatasetCandidate, name: str) -> float:

@@ -46,8 +46,8 @@ K1, B = 0.9, 0.4
 # In a question they mean nothing, and in a small catalogue their rarity is chance.
 _FUNCTION_WORDS = frozenset(
     words(
-        """a an and are as at be by do for from has have i if in into is it its of on or so that the their them there these
-        they this to was we were what which who whose will with you your"""
+        """a an and are as at be by do for from has have i if in into is it its of on or so that the their them there
+        these they this to was we were what which who whose will with you your"""
     )
 )
 

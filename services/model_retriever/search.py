@@ -195,5 +195,5 @@ def _why(entry: dict[str, Any], bm25: float, downloads: int, card: str) -> str:
     own = set(words(f"{entry['id']} {entry['description'][:_SHOWN_CHARACTERS]}"))
     shared = [word for word in dict.fromkeys(words(card)) if word in own and word not in _COMMON and _tells(word)]
     shown = ", ".join(sorted(shared, key=len, reverse=True)[:5])
-    says = f"Its card has {shown} in common with the task" if shown else "Its card has common words of the task"
+    says = f"Its card and the task both say {shown}" if shown else "Its card has common words of the task"
     return f"{says}; {downloads:,} downloads a month." if downloads else f"{says}; its downloads are not known."
