@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +54,10 @@ async def hosted(
     """
     ports = ports or {}
     async with AsyncExitStack() as stack:
-        settings, offline = await _with_llm(settings, stack)
         given = {name: target for name in SERVICES if (target := getattr(settings, f"{name}_target"))}
-        servers = {name: Server(_service(name, settings), settings) for name in SERVICES if name not in given}
+        own = [name for name in SERVICES if name not in given]
+        (settings, offline), _ = await asyncio.gather(_with_llm(settings, stack), asyncio.to_thread(_import, own))
+        servers = {name: Server(_service(name, settings), settings) for name in own}
         for server in servers.values():
             stack.push_async_callback(server.stop)
         await asyncio.gather(*(server.start(ports.get(name, 0)) for name, server in servers.items()))
@@ -66,6 +67,11 @@ async def hosted(
         stack.push_async_callback(runs.stop)
         await runs.start(ports.get("run", 0))
         yield LocalStack(f"{settings.host}:{runs.port}", targets, settings, offline)
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        importlib.import_module(f"services.{name}.service")
 
 
 def _service(name: str, settings: Settings) -> Any:
