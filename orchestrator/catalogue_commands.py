@@ -20,7 +20,7 @@ from p2m.model_retriever.v1 import model_retriever_pb2, model_retriever_pb2_grpc
 
 from catalogue import build as builder
 from orchestrator.display import clean
-from orchestrator.session import services
+from orchestrator.session import services, with_hub
 from orchestrator.terminal import DONE, Terminal
 from services.kit.channel import dial, unary
 from services.kit.errors import NotFound
@@ -58,6 +58,7 @@ async def search(terminal: Terminal, settings: Settings, words: str, number: int
     spec = common_pb2.PromptSpec(instruction=words, language="en")
     nothing = common_pb2.Allowance(requests=0, tokens=0, dollars=0.0)
     identity = f"search/{uuid.uuid4().hex}"
+    settings = await with_hub(terminal, settings)
     async with contextlib.AsyncExitStack() as stack:
         targets = await stack.enter_async_context(services(settings, "dataset_retriever", "model_retriever"))
         channels = [dial(targets[name], settings) for name in ("dataset_retriever", "model_retriever")]

@@ -27,7 +27,7 @@ from p2m.run.v1 import run_pb2
 from orchestrator import display, results, summary
 from orchestrator.client import RunClient
 from orchestrator.inputs import check_out, store_rows
-from orchestrator.session import reached
+from orchestrator.session import reached, with_hub
 from orchestrator.terminal import DONE, FAILED, STOPPED, Terminal
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, P2MError
 from services.kit.settings import RUN_PORT, SERVICES, Settings, port_of
@@ -145,6 +145,7 @@ async def up(terminal: Terminal, settings: Settings) -> int:
 
     ports = {name: port_of(name) for name in SERVICES} | {"run": RUN_PORT}
     terminal.say("Starting the services on this machine …")
+    settings = await with_hub(terminal, settings)
     async with hosted(settings, ports=ports, adopt=True) as stack:
         for name in SERVICES:
             terminal.say(f"{name:<18} {stack.targets[name]}")
@@ -171,6 +172,7 @@ async def _stack(terminal: Terminal, settings: Settings, connect: str) -> AsyncI
     from orchestrator.local import hosted
 
     terminal.say("Starting the services on this machine …")
+    settings = await with_hub(terminal, settings)
     async with hosted(settings) as stack, RunClient(stack.run_target, stack.settings) as client:
         if stack.offline_teacher:
             terminal.say(

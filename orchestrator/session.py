@@ -3,6 +3,7 @@
 execute(command)      runs `async command(terminal, settings)` and returns the exit status
 reached(...)          a RunClient: of `--connect HOST:PORT`, or of this machine's own runs
     services(...)         some of the six services, started here
+    with_hub(...)         the settings, offline where the hub is out of reach
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 Command = Callable[[Terminal, Settings], Awaitable[int]]
 _CONNECT_TIMEOUT_S = 5.0
+_HUB_TIMEOUT_S = 4.0
 
 
 def execute(command: Command) -> int:
@@ -94,6 +96,22 @@ async def services(settings: Settings, *names: str) -> AsyncIterator[dict[str, s
     llm = {} if settings.openai_base_url else {"openai_base_url": "http://127.0.0.1:9"}
     async with hosted(settings.model_copy(update=others | llm)) as stack:
         yield stack.targets
+
+
+async def with_hub(terminal: Terminal, settings: Settings) -> Settings:
+    """The settings, offline where the hub does not answer: a model that cannot be fetched must not be chosen."""
+    if settings.hub_offline:
+        return settings
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=_HUB_TIMEOUT_S) as client:
+            await asyncio.wait_for(client.head(settings.hub_url), _HUB_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        log.warning("%s does not answer: %r", settings.hub_url, error)
+        terminal.say(f"{settings.hub_url} does not answer: going on with the models and datasets on this machine.")
+        return settings.model_copy(update={"hub_offline": True})
+    return settings
 
 
 async def check_serving(target: str, settings: Settings) -> None:

@@ -353,6 +353,15 @@ async def test_a_run_from_prompt_to_folder(idle_p2m: Cli, calls: Counter[str]) -
     assert json.loads((await idle_p2m("show", "first", "--json")).out)["stages"][0]["state"] == "done"
 
 
+async def test_a_hub_out_of_reach_is_said_and_done_without(idle_p2m: Cli) -> None:
+    """A hub that does not answer is found out before a run starts, which then goes on with what is on this machine."""
+    del idle_p2m.environment["P2M_HUB_OFFLINE"]
+    idle_p2m.environment["P2M_HUB_URL"] = "http://127.0.0.1:9"
+    made = await idle_p2m("run", "prompt.txt", "--name", "alone")
+    assert made.status == 0, made.err
+    assert "http://127.0.0.1:9 does not answer" in made.err
+
+
 async def test_new_starts_another_run(idle_p2m: Cli) -> None:
     """--new with a taken name takes the next free one; the prompt may come from standard input."""
     for out in ("one", "two"):
