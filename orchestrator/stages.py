@@ -41,7 +41,7 @@ READY_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 1800.0
 _ATTEMPTS = 5
 # Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
-_BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
+_BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "WORKER_KILLED")
 
 
 class Stages:

@@ -156,7 +156,7 @@ class SearchResponse(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     chosen: _builtins.str
-    """The id of the candidate that the LLM chose; empty where none fits; unset where no LLM chose."""
+    """The id of the candidate that was chosen, by the LLM where it reranked, else by a floor on the similarity; empty where none fits."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetCandidate]:
         """Best first; may be empty."""

@@ -163,7 +163,9 @@ class GenerateResult(_message.Message):
 
     @_builtins.property
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Examples left out, by reason: "invalid", "duplicate", "near_duplicate", "excluded", "copied_demonstration"."""
+        """Examples left out, by reason: "invalid", "duplicate", "near_duplicate", "excluded", "copied_demonstration",
+        "too_long", "truncated", "surplus".
+        """
 
     @_builtins.property
     def ledger(self) -> _common_pb2.Ledger:
