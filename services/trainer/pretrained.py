@@ -6,8 +6,8 @@
     encoder-decoder (T5, BART, ...)          as it is
     decoder-only (GPT-2, Llama, ...)         as it is
     encoder alone (BERT, RoBERTa, ...)       becomes an encoder-decoder: both halves start from it, and the decoder's
-                                             attention to the encoder starts as a copy of its attention to itself, which
-                                             it does not learn without (Rothe et al., 2020, start it at random)
+                                             attention to the encoder starts as a copy of its attention to itself: from
+                                             a random start (Rothe et al., 2020) a small one does not learn
 
 Only safetensors are read and a model's own code is never run.
 """
@@ -24,6 +24,7 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -164,20 +165,33 @@ def _complete(auto_class: Any, folder: Path) -> Any:
 def _from_encoder(folder: Path, tokenizer: Any) -> Any:
     """An encoder-decoder both halves of which are the encoder in `folder`."""
     safe = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
-    model = EncoderDecoderModel.from_encoder_decoder_pretrained(
-        folder,
-        folder,
-        **{f"encoder_{name}": value for name, value in safe.items()},
-        **{f"decoder_{name}": value for name, value in safe.items()},
+    encoder = AutoModel.from_pretrained(folder, **safe)
+    decoder, info = AutoModelForCausalLM.from_pretrained(
+        folder, is_decoder=True, add_cross_attention=True, output_loading_info=True, **safe
     )
-    for layer in model.decoder.modules():
+    for layer in decoder.modules():
         if hasattr(layer, "crossattention"):
             layer.crossattention.load_state_dict(layer.attention.state_dict())
+    _pass_through(decoder, set(info["missing_keys"]))
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.decoder_start_token_id = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
     model.config.eos_token_id = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.vocab_size = model.config.decoder.vocab_size
     return model
+
+
+def _pass_through(decoder: Any, missing: set[str]) -> None:
+    """Makes the output head's own layer, where the files lack it, the identity.
+
+    Drawn at random it hides the layers below from the word embeddings above: with the identity the loss on dates was
+    0.5 after 75 steps, where it stood at 2.4.
+    """
+    for name, layer in decoder.named_modules():
+        square = isinstance(layer, torch.nn.Linear) and layer.in_features == layer.out_features
+        if square and f"{name}.weight" in missing and "crossattention" not in name:
+            torch.nn.init.eye_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
 
 
 def _rebuilt(tokenizer: Any, serialised: str) -> Any:
