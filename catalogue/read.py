@@ -1,7 +1,7 @@
 """Reads catalogue files: JSONL, also gzipped, one model or dataset a line.
 
-    models.jsonl     {id, description, size_bytes, downloads, location?, architecture?, learning_rate?, licence?,
-                      languages?, safetensors?}
+    models.jsonl     {id, description, size_bytes, downloads, location?, architecture?, learning_rate?, epochs?,
+                      batch_tokens?, licence?, languages?, safetensors?}
     datasets.jsonl   {id, description, location?, configs: [{name, features: {column: type}, class_names?, splits,
                       size_bytes}], licence?}
 
@@ -48,7 +48,7 @@ def _checked(record: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
     description = record.get("description", "")
     if not isinstance(description, str):
         raise wrong(f"the description of {id} is no text")
-    for number in ("size_bytes", "downloads", "learning_rate"):
+    for number in ("size_bytes", "downloads", "learning_rate", "epochs", "batch_tokens"):
         value = record.get(number) or 0
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise wrong(f"{number} of {id} is {value!r:.40}; wanted a number of 0 or more")

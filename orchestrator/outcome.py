@@ -138,7 +138,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
             "model": {
                 key: models["chosen"][key]
                 for key in ("id", "location", "architecture", "why", "score", "size_bytes", "downloads",
-                            "learning_rate", "flags", "by")
+                            "learning_rate", "epochs", "batch_tokens", "flags", "by")
             },
             "hypothetical_card": models["hypothetical_card"],
         },

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -348,7 +348,7 @@ async def prepare(step: Step) -> Outcome:
 
 async def train(step: Step) -> Outcome:
     """The fine-tuned model."""
-    parameters = hyper_parameters(step.options, step.done["models"]["chosen"]["learning_rate"])
+    parameters = hyper_parameters(step.options, step.done["models"]["chosen"])
     request = trainer_pb2.TrainRequest(
         request_id=f"{step.name}/train", train=step.artifact("prepare", "train"),
         validation=step.artifact("prepare", "validation"), spec=step.spec, seed=step.options.seed,
@@ -400,17 +400,14 @@ def teacher_rows(options: run_pb2.RunOptions) -> int:
     return int(options.teacher_rows) if options.HasField("teacher_rows") else DEFAULT_TEACHER_ROWS
 
 
-def hyper_parameters(options: run_pb2.RunOptions, models_learning_rate: float) -> trainer_pb2.HyperParameters:
-    """What the options say; the learning rate else as the model's entry says; the rest is the trainer's default."""
+def hyper_parameters(options: run_pb2.RunOptions, model: Mapping[str, Any]) -> trainer_pb2.HyperParameters:
+    """What the options say, else what the model's entry is known to want; the rest is the trainer's default."""
     parameters = trainer_pb2.HyperParameters(lora=True) if options.lora else trainer_pb2.HyperParameters()
-    if options.HasField("learning_rate"):
-        parameters.learning_rate = options.learning_rate
-    elif models_learning_rate:
-        parameters.learning_rate = models_learning_rate
-    if options.HasField("epochs"):
-        parameters.epochs = options.epochs
-    if options.HasField("batch_tokens"):
-        parameters.batch_tokens = options.batch_tokens
+    for name in ("learning_rate", "epochs", "batch_tokens"):
+        if options.HasField(name):
+            setattr(parameters, name, getattr(options, name))
+        elif model.get(name):
+            setattr(parameters, name, model[name])
     if options.HasField("checkpoint_steps"):
         parameters.checkpoint_steps = options.checkpoint_steps
     if options.HasField("max_train_seconds"):

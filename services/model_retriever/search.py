@@ -61,6 +61,8 @@ class ModelCandidate:
     flags: tuple[str, ...] = ()
     architecture: str = ""
     learning_rate: float = 0.0
+    epochs: float = 0.0
+    batch_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ def _candidate(entry: dict[str, Any], score: float, bm25: float, card: str) -> M
         flags=flags if bm25 > 0 else (*flags, "Its card matches no word of the task."),
         architecture=entry.get("architecture") or "encoder-decoder",
         learning_rate=float(entry.get("learning_rate") or 0),
+        epochs=float(entry.get("epochs") or 0),
+        batch_tokens=int(entry.get("batch_tokens") or 0),
     )
 
 

@@ -106,6 +106,8 @@ class ModelCandidate(_message.Message):
     FLAGS_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The catalogue's id."""
     description: _builtins.str
@@ -124,6 +126,10 @@ class ModelCandidate(_message.Message):
     """"encoder-decoder", "decoder-only", or "encoder" for one that is made into an EncoderDecoderModel."""
     learning_rate: _builtins.float
     """A learning rate known to suit this model; 0: the trainer's default."""
+    epochs: _builtins.float
+    """Epochs known to suit this model on a few hundred to a few thousand rows; 0: the trainer's default."""
+    batch_tokens: _builtins.int
+    """Tokens in a batch known to suit this model; 0: the trainer's default."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ScorePart]:
         """What the score is made of."""
@@ -146,10 +152,12 @@ class ModelCandidate(_message.Message):
         flags: _abc.Iterable[_builtins.str] | None = ...,
         architecture: _builtins.str = ...,
         learning_rate: _builtins.float = ...,
+        epochs: _builtins.float = ...,
+        batch_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "description", b"description", "downloads", b"downloads", "flags", b"flags", "id", b"id", "learning_rate", b"learning_rate", "location", b"location", "parts", b"parts", "score", b"score", "size_bytes", b"size_bytes", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_tokens", b"batch_tokens", "description", b"description", "downloads", b"downloads", "epochs", b"epochs", "flags", b"flags", "id", b"id", "learning_rate", b"learning_rate", "location", b"location", "parts", b"parts", "score", b"score", "size_bytes", b"size_bytes", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
