@@ -32,7 +32,7 @@ $(INSTALLED):
 	@touch $@
 
 demo: setup
-	$(BIN)/p2m run examples/normalise-dates/prompt.txt --name demo
+	$(BIN)/p2m run examples/normalise-dates/prompt.txt --name demo --number 40 --teacher-rows 60 --max-train-time 10m
 ifneq ($(SERVE),0)
 	$(BIN)/p2m demo demo
 endif
