@@ -1,7 +1,8 @@
 """Makes train.jsonl and test.jsonl: a spoken command to a house in, room, device and setting out.
 
-Run `python make.py`; the files come out the same each time. Sentences and rooms of the test rows never occur in
-training, nor do the numbers; the devices and what can be done with them are common to both.
+Run `python make.py`; the files come out the same each time. Sentences, words for rooms and numbers of the test rows never
+occur in training; the devices and what can be done with them are common to both. Rooms are many, so that copying them is
+easier to learn than a list of them.
 """
 
 import json
@@ -23,13 +24,17 @@ TRAIN = {
         "We are in the {room}, so {command}.",
         "{command}, but only in the {room}.",
     ),
-    "rooms": (
-        "kitchen", "bedroom", "bathroom", "living room", "office", "hall", "garage", "basement", "nursery",
-        "dining room", "guest room", "library", "porch", "laundry room", "cellar", "playroom", "corridor",
-        "kids room", "gym", "workshop", "pantry", "staircase", "winter garden", "music room", "garden",
-        "terrace", "reading corner", "master bedroom", "shed", "bar", "lobby", "chapel", "studio", "tower",
-        "barn", "stable", "greenhouse", "upper hall", "summer kitchen", "tea room", "small office",
-        "red room", "boat house", "wine cellar", "front yard", "storage room", "sewing room", "meeting room",
+    "kinds": (
+        "red", "green", "upper", "lower", "north", "east", "small", "large", "old", "new", "guest", "summer",
+        "winter", "front", "main", "second", "garden", "white", "family", "master", "kids", "corner",
+        "attic", "forest", "golden", "long", "quiet", "sunny", "private", "public", "stone", "wooden", "oak",
+        "pine", "rose", "lake", "mountain", "city", "royal", "silver",
+    ),
+    "places": (
+        "kitchen", "bedroom", "bathroom", "office", "hall", "garage", "basement", "nursery", "library",
+        "porch", "cellar", "gym", "workshop", "pantry", "terrace", "bar", "lobby", "chapel", "studio",
+        "tower", "barn", "cabin", "lounge", "shop", "stable", "gallery", "cafe", "corridor", "laundry",
+        "pavilion",
     ),
 }  # fmt: skip
 TEST = {
@@ -41,9 +46,13 @@ TEST = {
         "{command} in the {room} right away.",
         "I am leaving the {room}, {command} there.",
     ),
-    "rooms": (
-        "attic", "balcony", "conservatory", "study", "utility room", "blue room", "roof terrace", "entrance",
-        "theater", "sauna", "back yard", "dressing room", "pool house", "lounge",
+    "kinds": (
+        "blue", "black", "south", "west", "middle", "tiny", "spare", "spring", "rear", "third", "village",
+        "marble", "cedar", "river", "crystal",
+    ),
+    "places": (
+        "balcony", "study", "sauna", "theater", "entrance", "closet", "conservatory", "dining room",
+        "bakery", "classroom",
     ),
 }  # fmt: skip
 
@@ -79,7 +88,9 @@ def rows(
     """`number` distinct rows."""
     made: dict[str, str] = {}
     while len(made) < number:
-        room, (words, meaning) = rng.choice(parts["rooms"]), command(numbers, rng)
+        room, (words, meaning) = rng.choice(parts["places"]), command(numbers, rng)
+        if rng.random() < 0.7:
+            room = f"{rng.choice(parts['kinds'])} {room}"
         sentence = rng.choice(parts["templates"]).format(command=words, room=room)
         made[sentence[0].upper() + sentence[1:]] = f"{room} | {meaning}"
     return [{"input": sentence, "output": output} for sentence, output in made.items()]

@@ -83,10 +83,16 @@ TRAIN = {
     ),
     "greetings": ("", "Hello, ", "Hi there, ", "Good morning, ", "Dear team, ", "Excuse me, ", "Hi, ", "Good day, "),
     "endings": ("", " Thanks!", " Please help.", " Kind regards", " Thank you.", " I am waiting."),
+    "kinds": (
+        "wireless", "red", "small", "electric", "steel", "digital", "portable", "kitchen", "wooden",
+        "office", "garden", "leather", "travel", "kids", "smart", "folding", "glass", "white", "gaming",
+        "outdoor", "professional", "mini", "cotton", "golden", "heavy", "vintage",
+    ),
     "products": (
-        "printer", "camera", "lamp", "laptop", "phone", "vacuum cleaner", "coffee machine", "keyboard",
-        "monitor", "desk", "chair", "radio", "watch", "speaker", "tablet", "drone", "blender", "toaster",
-        "heater", "router", "kettle", "mixer", "scanner", "headset", "bike light", "garden hose",
+        "printer", "camera", "lamp", "laptop", "phone", "keyboard", "monitor", "desk", "chair", "radio",
+        "watch", "speaker", "tablet", "drone", "blender", "toaster", "heater", "router", "kettle", "mixer",
+        "scanner", "headset", "bag", "jacket", "mirror", "bike", "helmet", "knife", "clock", "pillow",
+        "blanket", "wallet", "fan", "grill", "carpet", "shelf",
     ),
 }  # fmt: skip
 TEST = {
@@ -128,9 +134,12 @@ TEST = {
     ),
     "greetings": ("Hey, ", "Good evening, ", "Sorry to bother you, ", "To whom it may concern: ", "Hello everyone, "),
     "endings": (" See you.", " Many thanks in advance.", " Looking forward to your answer.", " Bye"),
+    "kinds": (
+        "solar", "blue", "plastic", "studio", "camping", "silver", "black", "giant", "silent", "garage",
+    ),
     "products": (
-        "microscope", "guitar", "freezer", "telescope", "hair dryer", "projector", "sewing machine",
-        "scooter", "tent", "piano", "electric drill", "game console", "washing machine", "door bell",
+        "microscope", "guitar", "freezer", "telescope", "projector", "scooter", "tent", "piano", "drill",
+        "table", "ladder", "umbrella", "curtain", "flute",
     ),
 }  # fmt: skip
 
@@ -151,6 +160,8 @@ def rows(parts: dict[str, tuple[str, ...]], each: int, rng: random.Random) -> li
         wanted = len(made) + each
         while len(made) < wanted:
             sentence, product = rng.choice(parts[department]), rng.choice(parts["products"])
+            if rng.random() < 0.6:
+                product = f"{rng.choice(parts['kinds'])} {product}"
             message = joined(rng.choice(parts["greetings"]), sentence.format(product=product)) + rng.choice(
                 parts["endings"]
             )
