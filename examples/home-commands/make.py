@@ -1,8 +1,8 @@
 """Makes train.jsonl and test.jsonl: a spoken command to a house in, room, device and setting out.
 
-Run `python make.py`; the files come out the same each time. Sentences, words for rooms and numbers of the test rows never
-occur in training; the devices and what can be done with them are common to both. Rooms are many, so that copying them is
-easier to learn than a list of them.
+Run `python make.py`; the files come out the same each time. Sentences, words for rooms and numbers of the test rows
+never occur in training; the devices and what can be done with them are common to both. Rooms are many, so that copying
+them is easier to learn than a list of them.
 """
 
 import json
