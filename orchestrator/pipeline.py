@@ -125,7 +125,8 @@ class Pipeline:
             await asyncio.to_thread(self._runs.finish, name, run_pb2.RUN_STATE_FAILED, error=error)
         else:
             result = ParseDict(execution.done["report"]["result"], common_pb2.Artifact())
-            verdict = execution.done["evaluate"]["verdict_reason"]
+            measured = execution.done["evaluate"]
+            verdict = f"{measured['verdict'].replace('_', ' ').capitalize()}: {measured['verdict_reason']}"
             await asyncio.to_thread(
                 self._runs.finish, name, run_pb2.RUN_STATE_SUCCEEDED, result=result, verdict=verdict
             )

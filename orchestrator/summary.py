@@ -11,7 +11,7 @@ from p2m.run.v1 import run_pb2
 
 from orchestrator.amounts import seconds_text, spend_text
 from orchestrator.display import clean, stage_line
-from orchestrator.report import CONTESTANT_TITLES, main_slice, verdict_of
+from orchestrator.report import CONTESTANT_TITLES, main_slice
 from services.kit.values import Ledger
 from services.kit.wire import from_message
 
@@ -33,7 +33,7 @@ def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Pat
     if run.state == run_pb2.RUN_STATE_CANCELLED:
         say(f"Run {run.name} was cancelled. What it has is kept: the same command goes on with it.")
         return
-    say(_verdict(run, record))
+    say(_verdict(run))
     scores(stream, record)
     say()
     say(f"  time    {_time(run)}")
@@ -89,7 +89,7 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
         say(f"\nIt failed: {clean(shown.error.message)}")
     if shown.verdict:
         say()
-        say(_verdict(shown, record))
+        say(_verdict(shown))
         scores(stream, record)
         say(f"\nTry it: p2m demo {shown.name}")
 
@@ -109,9 +109,8 @@ def state_word(state: run_pb2.RunState.ValueType) -> str:
     return run_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
 
 
-def _verdict(shown: run_pb2.Run, record: dict[str, Any]) -> str:
-    word = f"{verdict_of(record)['word']}. " if record.get("evaluation") else ""
-    return textwrap.fill(f"Verdict: {word}{clean(shown.verdict) or 'Nothing was measured.'}", 100)
+def _verdict(shown: run_pb2.Run) -> str:
+    return textwrap.fill(f"Verdict: {clean(shown.verdict) or 'nothing was measured.'}", 100)
 
 
 def _when(shown: run_pb2.Run) -> str:

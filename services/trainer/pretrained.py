@@ -14,6 +14,7 @@ Only safetensors are read and a model's own code is never run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,11 @@ def save(student: Student, folder: Path) -> None:
     student.tokenizer.model_max_length = student.max_input_tokens
     student.model.save_pretrained(folder, max_shard_size="1TB")
     student.tokenizer.save_pretrained(folder)
+    # How this machine found the tokenizer says nothing of the model, and would change its digest.
+    written = folder / "tokenizer_config.json"
+    config = json.loads(written.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in ("local_files_only", "is_local")}
+    written.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _model(folder: Path, config: Any, tokenizer: Any) -> Any:

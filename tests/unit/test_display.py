@@ -121,7 +121,7 @@ def test_the_summary_has_every_contestant_with_its_interval() -> None:
     """Verdict, scores with intervals, cost, and where the report is."""
     stream = io.StringIO()
     run = run_pb2.Run(
-        name="dates", state=run_pb2.RUN_STATE_SUCCEEDED, verdict="It is better.",
+        name="dates", state=run_pb2.RUN_STATE_SUCCEEDED, verdict="Ship: it is better.",
         ledger=common_pb2.Ledger(requests=132, dollars=0.016),
         created_at=Timestamp(seconds=100), ended_at=Timestamp(seconds=525),
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_summary_has_every_contestant_with_its_interval() -> None:
 
     summary.ending(stream, run, sample_record(), Path("runs/dates"))
     shown = stream.getvalue()
-    assert "Verdict: Ship. It is better." in shown
+    assert "Verdict: Ship: it is better." in shown
     for name, value in (
         ("Student", "96.4 (94.3–98.5)"),
         ("Untuned base", "2.0 (0.5–3.5)"),
