@@ -7,6 +7,7 @@ The generated code is committed, so that nobody needs a compiler to run the serv
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from importlib.resources import files
@@ -19,6 +20,8 @@ HERE = Path(__file__).resolve().parent
 
 def generate(out: Path) -> None:
     """Writes the package `p2m` under `out`, replacing what is there."""
+    # The plugins lie beside this interpreter, whether or not its environment is activated.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     shutil.rmtree(out / "p2m", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     sources = sorted(str(path.relative_to(HERE)) for path in HERE.glob("p2m/**/*.proto"))
