@@ -63,8 +63,6 @@ def test_only_the_demo_is_published_and_only_here(stack: dict[str, Any]) -> None
 @pytest.fixture
 def compose(tmp_path: Path) -> Iterator[Any]:
     """`compose("up", ...)` of a project of the test's own, taken down with its volumes at the end."""
-    if os.environ.get("P2M_COMPOSE") != "1":
-        pytest.skip("builds and starts ten containers: make compose-test")
     secret = {name: secrets.token_hex(16) for name in SECRETS}
 
     def run(*arguments: str, timeout_s: float = 600) -> str:
@@ -79,6 +77,7 @@ def compose(tmp_path: Path) -> Iterator[Any]:
     run("--profile", "demo", "down", "--volumes", "--timeout", "20")
 
 
+@pytest.mark.compose
 @pytest.mark.timeout(3600)
 def test_a_run_goes_through_all_containers(compose: Any) -> None:
     """The images build, every container becomes healthy, and a prompt becomes a measured model, without any LLM."""
