@@ -66,8 +66,10 @@ class Choice:
 
 
 def query_of(spec: PromptSpec) -> str:
-    """What is searched with: the English instruction; without one, what there is. InvalidArgument where nothing is."""
-    for text in (spec.instruction, spec.original_instruction, *(one.input for one in spec.demonstrations)):
+    """What is searched with: the instruction, in English and as it was written, since a translation by a small LLM may
+    have lost its meaning; without one, the first demonstration. InvalidArgument where nothing is."""
+    both = f"{spec.instruction}\n{spec.original_instruction}"
+    for text in (both, *(one.input for one in spec.demonstrations)):
         if text.strip():
             return text
     raise InvalidArgument("EMPTY_SPEC", "spec holds neither an instruction nor a demonstration.", field="spec")

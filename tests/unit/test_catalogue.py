@@ -14,12 +14,13 @@ import pytest
 from catalogue import build
 from catalogue.cards import dataset_text, model_text
 from catalogue.read import read, starter
-from services.dataset_retriever.search import FLOOR, choose, search
+from services.dataset_retriever.search import FLOOR, choose, query_of, search
 from services.dataset_retriever.service import DatasetRetrieverService
 from services.kit import embed, index, locations, worker
 from services.kit.errors import DataLoss, FailedPrecondition, InvalidArgument
 from services.kit.server import Server
 from services.kit.settings import Settings
+from services.kit.values import PromptSpec
 from services.model_retriever.service import ModelRetrieverService
 from tests.conftest import ROOT
 
@@ -62,6 +63,16 @@ def test_each_example_finds_its_dataset(
     found = search(datasets, query, vector, 25, module_settings)
     assert choose(found).chosen == f"p2m/{name}"
     assert found[0].reachable and found[0].parts[0].value >= FLOOR and found[0].why
+
+
+def test_a_bad_translation_does_not_lose_the_dataset(
+    datasets: index.Index, encoder: embed.Encoder, module_settings: Settings
+) -> None:
+    """Where a translation has lost the meaning, the instruction as it was written still finds the dataset."""
+    written = _instruction((ROOT / "examples" / "german-times" / "prompt.txt").read_text())
+    spec = PromptSpec("The time is passing, hours, minutes, and seconds.", (), "de", written)
+    vector = encoder.answer(embed.Texts((query_of(spec),))).vectors[0]
+    assert choose(search(datasets, query_of(spec), vector, 25, module_settings)).chosen == "p2m/german-times"
 
 
 @pytest.mark.parametrize(
