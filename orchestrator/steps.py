@@ -326,7 +326,8 @@ async def prepare(step: Step) -> Outcome:
         raise FailedPrecondition(
             "NO_DATA",
             "There is nothing to train on. "
-            f"Datasets: {step.done['datasets']['message']}. Generation: {step.done['generate']['message']}. "
+            f"Datasets: {step.done['datasets']['message'].rstrip('.')}. "
+            f"Generation: {step.done['generate']['message'].rstrip('.')}. "
             "Set OPENAI_API_KEY or OPENAI_BASE_URL so that examples can be generated, name a --dataset, or give your "
             "own rows with --data; then give the same command again.",
         )

@@ -68,7 +68,7 @@ class Choice:
 def query_of(spec: PromptSpec) -> str:
     """What is searched with: the instruction, in English and as it was written, since a translation by a small LLM may
     have lost its meaning; without one, the first demonstration. InvalidArgument where nothing is."""
-    both = f"{spec.instruction}\n{spec.original_instruction}"
+    both = f"{spec.instruction}\n{spec.original_instruction}".strip()
     for text in (both, *(one.input for one in spec.demonstrations)):
         if text.strip():
             return text
