@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from p2m.common.v1 import common_pb2 as p2m_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,p2m/model_retriever/v1/model_retriever.proto\x12\x16p2m.model_retriever.v1\x1a\x1ap2m/common/v1/common.proto\"4\n\x0b\x43onstraints\x12\x16\n\x0emax_size_bytes\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\"\xbe\x01\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x38\n\x0b\x63onstraints\x18\x05 \x01(\x0b\x32#.p2m.model_retriever.v1.Constraints\"\x91\x02\n\x0eModelCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x05parts\x18\x04 \x03(\x0b\x32\x18.p2m.common.v1.ScorePart\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x11\n\tdownloads\x18\x07 \x01(\x03\x12\x10\n\x08location\x18\x08 \x01(\t\x12\r\n\x05\x66lags\x18\t \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x12\x15\n\rlearning_rate\x18\x0b \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x0c \x01(\x01\x12\x14\n\x0c\x62\x61tch_tokens\x18\r \x01(\x05\"+\n\rExcludedModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd6\x01\n\x0eSearchResponse\x12:\n\ncandidates\x18\x01 \x03(\x0b\x32&.p2m.model_retriever.v1.ModelCandidate\x12\x37\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32%.p2m.model_retriever.v1.ExcludedModel\x12\x19\n\x11hypothetical_card\x18\x03 \x01(\t\x12\r\n\x05notes\x18\x04 \x03(\t\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger2p\n\x15ModelRetrieverService\x12W\n\x06Search\x12%.p2m.model_retriever.v1.SearchRequest\x1a&.p2m.model_retriever.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,p2m/model_retriever/v1/model_retriever.proto\x12\x16p2m.model_retriever.v1\x1a\x1ap2m/common/v1/common.proto\"p\n\x0b\x43onstraints\x12\x16\n\x0emax_size_bytes\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63pu_latency_ms\x18\x03 \x01(\x01\x12\x0f\n\x07licence\x18\x04 \x01(\t\x12\x11\n\tlanguages\x18\x05 \x03(\t\"\xbe\x01\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x38\n\x0b\x63onstraints\x18\x05 \x01(\x0b\x32#.p2m.model_retriever.v1.Constraints\"\xe1\x02\n\x0eModelCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x05parts\x18\x04 \x03(\x0b\x32\x18.p2m.common.v1.ScorePart\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x11\n\tdownloads\x18\x07 \x01(\x03\x12\x10\n\x08location\x18\x08 \x01(\t\x12\r\n\x05\x66lags\x18\t \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x12\x15\n\rlearning_rate\x18\x0b \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x0c \x01(\x01\x12\x14\n\x0c\x62\x61tch_tokens\x18\r \x01(\x05\x12\x16\n\x0e\x63pu_latency_ms\x18\x0e \x01(\x01\x12\x0f\n\x07licence\x18\x0f \x01(\t\x12\x11\n\tlanguages\x18\x10 \x03(\t\x12\x12\n\nparameters\x18\x11 \x01(\x03\"+\n\rExcludedModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd6\x01\n\x0eSearchResponse\x12:\n\ncandidates\x18\x01 \x03(\x0b\x32&.p2m.model_retriever.v1.ModelCandidate\x12\x37\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32%.p2m.model_retriever.v1.ExcludedModel\x12\x19\n\x11hypothetical_card\x18\x03 \x01(\t\x12\r\n\x05notes\x18\x04 \x03(\t\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger2p\n\x15ModelRetrieverService\x12W\n\x06Search\x12%.p2m.model_retriever.v1.SearchRequest\x1a&.p2m.model_retriever.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2m.model_retriever.v1.mode
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONSTRAINTS']._serialized_start=100
-  _globals['_CONSTRAINTS']._serialized_end=152
-  _globals['_SEARCHREQUEST']._serialized_start=155
-  _globals['_SEARCHREQUEST']._serialized_end=345
-  _globals['_MODELCANDIDATE']._serialized_start=348
-  _globals['_MODELCANDIDATE']._serialized_end=621
-  _globals['_EXCLUDEDMODEL']._serialized_start=623
-  _globals['_EXCLUDEDMODEL']._serialized_end=666
-  _globals['_SEARCHRESPONSE']._serialized_start=669
-  _globals['_SEARCHRESPONSE']._serialized_end=883
-  _globals['_MODELRETRIEVERSERVICE']._serialized_start=885
-  _globals['_MODELRETRIEVERSERVICE']._serialized_end=997
+  _globals['_CONSTRAINTS']._serialized_end=212
+  _globals['_SEARCHREQUEST']._serialized_start=215
+  _globals['_SEARCHREQUEST']._serialized_end=405
+  _globals['_MODELCANDIDATE']._serialized_start=408
+  _globals['_MODELCANDIDATE']._serialized_end=761
+  _globals['_EXCLUDEDMODEL']._serialized_start=763
+  _globals['_EXCLUDEDMODEL']._serialized_end=806
+  _globals['_SEARCHRESPONSE']._serialized_start=809
+  _globals['_SEARCHRESPONSE']._serialized_end=1023
+  _globals['_MODELRETRIEVERSERVICE']._serialized_start=1025
+  _globals['_MODELRETRIEVERSERVICE']._serialized_end=1137
 # @@protoc_insertion_point(module_scope)

@@ -27,19 +27,35 @@ class Constraints(_message.Message):
 
     MAX_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    CPU_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
     max_size_bytes: _builtins.int
     """Most bytes of weights; default (0) 3,000,000,000."""
     model: _builtins.str
     """Only this model, by its catalogue id, hub name or folder; empty: any."""
+    cpu_latency_ms: _builtins.float
+    """Most milliseconds that an answer may take on one CPU, as estimated from the parameters; default (0): any."""
+    licence: _builtins.str
+    """"permissive", "commercial", or a licence's id on the Hub, such as "apache-2.0"; empty: any."""
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ISO 639-1 codes of languages, each of which the model must know; empty: any. A model of which the fact is not known
+        is kept, and flagged.
+        """
+
     def __init__(
         self,
         *,
         max_size_bytes: _builtins.int = ...,
         model: _builtins.str = ...,
+        cpu_latency_ms: _builtins.float = ...,
+        licence: _builtins.str = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_size_bytes", b"max_size_bytes", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_latency_ms", b"cpu_latency_ms", "languages", b"languages", "licence", b"licence", "max_size_bytes", b"max_size_bytes", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,12 +124,16 @@ class ModelCandidate(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    CPU_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The catalogue's id."""
     description: _builtins.str
     """The card, at most 2,000 characters."""
     score: _builtins.float
-    """BM25 x log10(downloads + 2); higher is better."""
+    """BM25 x log10(downloads + 2), and what task, language and meaning add to it; higher is better."""
     why: _builtins.str
     """Why it is here, one sentence."""
     size_bytes: _builtins.int
@@ -130,6 +150,12 @@ class ModelCandidate(_message.Message):
     """Epochs known to suit this model on a few hundred to a few thousand rows; 0: the trainer's default."""
     batch_tokens: _builtins.int
     """Tokens in a batch known to suit this model; 0: the trainer's default."""
+    cpu_latency_ms: _builtins.float
+    """Estimated milliseconds of one answer on one CPU; 0 where nothing tells the model's size."""
+    licence: _builtins.str
+    """The licence's id on the Hub; empty where unknown."""
+    parameters: _builtins.int
+    """Weights, counted one by one; 0 where unknown."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ScorePart]:
         """What the score is made of."""
@@ -137,6 +163,10 @@ class ModelCandidate(_message.Message):
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the card does not say and the trainer will check, one sentence each."""
+
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ISO 639-1 codes of the languages it is for, "multilingual" among them; empty where unknown."""
 
     def __init__(
         self,
@@ -154,10 +184,14 @@ class ModelCandidate(_message.Message):
         learning_rate: _builtins.float = ...,
         epochs: _builtins.float = ...,
         batch_tokens: _builtins.int = ...,
+        cpu_latency_ms: _builtins.float = ...,
+        licence: _builtins.str = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        parameters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_tokens", b"batch_tokens", "description", b"description", "downloads", b"downloads", "epochs", b"epochs", "flags", b"flags", "id", b"id", "learning_rate", b"learning_rate", "location", b"location", "parts", b"parts", "score", b"score", "size_bytes", b"size_bytes", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_tokens", b"batch_tokens", "cpu_latency_ms", b"cpu_latency_ms", "description", b"description", "downloads", b"downloads", "epochs", b"epochs", "flags", b"flags", "id", b"id", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "location", b"location", "parameters", b"parameters", "parts", b"parts", "score", b"score", "size_bytes", b"size_bytes", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
