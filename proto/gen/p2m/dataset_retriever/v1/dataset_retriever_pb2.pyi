@@ -50,6 +50,50 @@ DATASET_ORIGIN_LOCAL: DatasetOrigin.ValueType  # 2
 Global___DatasetOrigin: _TypeAlias = DatasetOrigin  # noqa: Y015
 
 @_typing.final
+class Filters(_message.Message):
+    """What a dataset must satisfy. One of which the catalogue does not say is kept, and its `flags` say so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    INCLUDE_GATED_FIELD_NUMBER: _builtins.int
+    NEEDS_TRAIN_SPLIT_FIELD_NUMBER: _builtins.int
+    licence: _builtins.str
+    """"permissive", "commercial" (its use in a product is allowed), or a licence's id such as "cc-by-4.0"; empty: any."""
+    max_size_bytes: _builtins.int
+    """Most bytes of its smallest configuration; default (0): any size."""
+    task: _builtins.str
+    """A task as the hub names it, such as "text-classification"; empty: any."""
+    include_gated: _builtins.bool
+    """Whether a gated one, whose owner must first grant access, is a candidate too."""
+    needs_train_split: _builtins.bool
+    """Whether it must have a split to train on."""
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages, ISO 639-1: it has at least one of them; empty: any. At most 32."""
+
+    def __init__(
+        self,
+        *,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        licence: _builtins.str = ...,
+        max_size_bytes: _builtins.int = ...,
+        task: _builtins.str = ...,
+        include_gated: _builtins.bool = ...,
+        needs_train_split: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_gated", b"include_gated", "languages", b"languages", "licence", b"licence", "max_size_bytes", b"max_size_bytes", "needs_train_split", b"needs_train_split", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Filters: _TypeAlias = Filters  # noqa: Y015
+
+@_typing.final
 class SearchRequest(_message.Message):
     """A prompt to find datasets for."""
 
@@ -60,19 +104,26 @@ class SearchRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     RERANK_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/dataset_search"."""
     k: _builtins.int
     """How many candidates; default (0) 25, at most 1000."""
     rerank: _builtins.bool
-    """Whether the LLM reranks the candidates, where there is one."""
+    """Whether the LLM, where there is one, says what such a dataset's card would say, which is searched with too, and then
+    chooses among the candidates.
+    """
     @_builtins.property
     def allowance(self) -> _common_pb2.Allowance:
-        """What may be spent on reranking."""
+        """What may be spent on the expansion and on the choice."""
 
     @_builtins.property
     def spec(self) -> _common_pb2.PromptSpec:
         """The task."""
+
+    @_builtins.property
+    def filters(self) -> Global___Filters:
+        """What a dataset must satisfy. INVALID_ARGUMENT for a negative size, and for a licence, language or task that is none."""
 
     def __init__(
         self,
@@ -82,10 +133,11 @@ class SearchRequest(_message.Message):
         spec: _common_pb2.PromptSpec | None = ...,
         k: _builtins.int = ...,
         rerank: _builtins.bool = ...,
+        filters: Global___Filters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "filters", b"filters", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "k", b"k", "request_id", b"request_id", "rerank", b"rerank", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "filters", b"filters", "k", b"k", "request_id", b"request_id", "rerank", b"rerank", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,6 +157,11 @@ class DatasetCandidate(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     CONFIGS_FIELD_NUMBER: _builtins.int
     REACHABLE_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The catalogue's id: a hub name, or a local entry's name."""
     description: _builtins.str
@@ -117,6 +174,10 @@ class DatasetCandidate(_message.Message):
     """Where its rows come from."""
     reachable: _builtins.bool
     """Whether it can be loaded from here now: false without a hub, for example."""
+    licence: _builtins.str
+    """The licence's id, lower case as on the hub; empty where unknown."""
+    size_bytes: _builtins.int
+    """Bytes of its smallest configuration; 0 where unknown."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ScorePart]:
         """What the score is made of."""
@@ -124,6 +185,18 @@ class DatasetCandidate(_message.Message):
     @_builtins.property
     def configs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Configuration names, where the catalogue knows them."""
+
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages, ISO 639-1; empty where unknown."""
+
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks as the hub names them; empty where unknown."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the catalogue does not say of a filter, or what stands in the way of loading it, one sentence each."""
 
     def __init__(
         self,
@@ -136,14 +209,45 @@ class DatasetCandidate(_message.Message):
         origin: Global___DatasetOrigin.ValueType = ...,
         configs: _abc.Iterable[_builtins.str] | None = ...,
         reachable: _builtins.bool = ...,
+        licence: _builtins.str = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        size_bytes: _builtins.int = ...,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
+        flags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configs", b"configs", "description", b"description", "id", b"id", "origin", b"origin", "parts", b"parts", "reachable", b"reachable", "score", b"score", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configs", b"configs", "description", b"description", "flags", b"flags", "id", b"id", "languages", b"languages", "licence", b"licence", "origin", b"origin", "parts", b"parts", "reachable", b"reachable", "score", b"score", "size_bytes", b"size_bytes", "tasks", b"tasks", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetCandidate: _TypeAlias = DatasetCandidate  # noqa: Y015
+
+@_typing.final
+class ExcludedDataset(_message.Message):
+    """One dataset that was left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The catalogue's id."""
+    reason: _builtins.str
+    """Why, one sentence."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExcludedDataset: _TypeAlias = ExcludedDataset  # noqa: Y015
 
 @_typing.final
 class SearchResponse(_message.Message):
@@ -155,19 +259,27 @@ class SearchResponse(_message.Message):
     CHOSEN_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    EXPANSION_FIELD_NUMBER: _builtins.int
     chosen: _builtins.str
     """The id of the candidate that was chosen, by the LLM where it reranked, else by a floor on the similarity; empty where none fits."""
+    expansion: _builtins.str
+    """What the LLM said of such a dataset's card, which was searched with beside the task; empty where it was not asked."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetCandidate]:
         """Best first; may be empty."""
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a person should know, one sentence each."""
+        """What a person should know, one sentence each; of the filters: how many were left out for which reason."""
 
     @_builtins.property
     def ledger(self) -> _common_pb2.Ledger:
         """What was spent."""
+
+    @_builtins.property
+    def excluded(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExcludedDataset]:
+        """Left out by the filters, at most 20 of those that would have ranked high."""
 
     def __init__(
         self,
@@ -176,10 +288,12 @@ class SearchResponse(_message.Message):
         chosen: _builtins.str | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         ledger: _common_pb2.Ledger | None = ...,
+        excluded: _abc.Iterable[Global___ExcludedDataset] | None = ...,
+        expansion: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "chosen", b"chosen", "ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "ledger", b"ledger", "notes", b"notes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "excluded", b"excluded", "expansion", b"expansion", "ledger", b"ledger", "notes", b"notes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chosen: _TypeAlias = _typing.Literal["chosen"]  # noqa: Y015
     _WhichOneofArgType__chosen: _TypeAlias = _typing.Literal["_chosen", b"_chosen"]  # noqa: Y015

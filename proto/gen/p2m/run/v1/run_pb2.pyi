@@ -128,6 +128,12 @@ class RunOptions(_message.Message):
     MAX_ROWS_PER_SOURCE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_STEPS_FIELD_NUMBER: _builtins.int
     ADAPT_FIELD_NUMBER: _builtins.int
+    MAX_CPU_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    MAX_DATASET_BYTES_FIELD_NUMBER: _builtins.int
+    DATASET_TASK_FIELD_NUMBER: _builtins.int
+    INCLUDE_GATED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Examples to generate; unset 200; 0 or `skip_generation`: none."""
     parts: _builtins.int
@@ -164,6 +170,16 @@ class RunOptions(_message.Message):
     """Steps between checkpoints; unset: the trainer's default."""
     adapt: _builtins.bool
     """Have the LLM rewrite the retrieved dataset to the task's format."""
+    max_cpu_latency_ms: _builtins.float
+    """Most milliseconds that the model may take for one answer on a CPU, as estimated; unset: any."""
+    licence: _builtins.str
+    """The licence that model and dataset must have: "permissive", "commercial", or a licence's id; empty: any."""
+    max_dataset_bytes: _builtins.int
+    """Most bytes of a dataset's smallest configuration; unset: any."""
+    dataset_task: _builtins.str
+    """The task that a dataset must be for, as the hub names it, such as "text-classification"; empty: any."""
+    include_gated: _builtins.bool
+    """Whether a gated dataset may be chosen."""
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Artifact]:
         """The user's own rows to train on (dataset artifacts)."""
@@ -175,6 +191,10 @@ class RunOptions(_message.Message):
     @_builtins.property
     def budget(self) -> _common_pb2.Allowance:
         """Most that the whole run may spend on the LLM. Not part of the run's identity."""
+
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages, ISO 639-1, that the model must know, and of which the dataset must have one; empty: any."""
 
     def __init__(
         self,
@@ -200,10 +220,16 @@ class RunOptions(_message.Message):
         max_rows_per_source: _builtins.int | None = ...,
         checkpoint_steps: _builtins.int | None = ...,
         adapt: _builtins.bool = ...,
+        max_cpu_latency_ms: _builtins.float | None = ...,
+        licence: _builtins.str = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        max_dataset_bytes: _builtins.int | None = ...,
+        dataset_task: _builtins.str = ...,
+        include_gated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "epochs", b"epochs", "learning_rate", b"learning_rate", "lora", b"lora", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "model", b"model", "number", b"number", "parts", b"parts", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "include_gated", b"include_gated", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "model", b"model", "number", b"number", "parts", b"parts", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -213,6 +239,10 @@ class RunOptions(_message.Message):
     _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__max_cpu_latency_ms: _TypeAlias = _typing.Literal["max_cpu_latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_cpu_latency_ms: _TypeAlias = _typing.Literal["_max_cpu_latency_ms", b"_max_cpu_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__max_dataset_bytes: _TypeAlias = _typing.Literal["max_dataset_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_dataset_bytes: _TypeAlias = _typing.Literal["_max_dataset_bytes", b"_max_dataset_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_model_bytes: _TypeAlias = _typing.Literal["max_model_bytes"]  # noqa: Y015
     _WhichOneofArgType__max_model_bytes: _TypeAlias = _typing.Literal["_max_model_bytes", b"_max_model_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_rows_per_source: _TypeAlias = _typing.Literal["max_rows_per_source"]  # noqa: Y015
@@ -235,6 +265,10 @@ class RunOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cpu_latency_ms) -> _WhichOneofReturnType__max_cpu_latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_dataset_bytes) -> _WhichOneofReturnType__max_dataset_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_model_bytes) -> _WhichOneofReturnType__max_model_bytes | None: ...
     @_typing.overload
@@ -373,6 +407,7 @@ class Question(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"dataset", "columns" or "model"."""
     text: _builtins.str
@@ -381,16 +416,21 @@ class Question(_message.Message):
     def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___Option]:
         """The options, the system's own choice first; "none" is always one of them, except for the model."""
 
+    @_builtins.property
+    def details(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to look at before answering, one line each: for the columns, up to ten rows as the model would see them."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         text: _builtins.str = ...,
         options: _abc.Iterable[Global___Option] | None = ...,
+        details: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "options", b"options", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "id", b"id", "options", b"options", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
