@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from catalogue.cards import dataset_text, model_text
+from catalogue.facts import facts
 from catalogue.read import read, starter
 from services.kit import embed, index, worker
 from services.kit.errors import DataLoss, FailedPrecondition
@@ -82,7 +83,9 @@ async def build_one(
         vectors, digest = await encoding
     report(Progress(message=f"Indexing {len(entries):,} {kind}"))
     source = f"{'given' if files else 'starter'}:{_digest(entries)}"
-    return await asyncio.to_thread(index.save, out / kind, entries, texts, vectors, source=source, encoder=digest)
+    return await asyncio.to_thread(
+        index.save, out / kind, entries, texts, vectors, facts=facts(kind, entries), source=source, encoder=digest
+    )
 
 
 async def ready(kind: str, settings: Settings, encoder: worker.Resident | None = None) -> index.Index:

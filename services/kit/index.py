@@ -4,6 +4,7 @@
              entries.jsonl      one entry a line;  offsets.npy: where each line begins
              texts.jsonl        what was indexed of each entry, one JSON string a line
              bm25/              bm25s's sparse arrays, absent where no entry holds a word
+             facts/<name>.npy   a number of each entry: its downloads, its size
              vectors.faiss      inner product over normalised embeddings, absent where nothing was encoded
 
     save(folder, entries, texts, ...)     writes it beside `folder`, then puts it in its place
@@ -23,7 +24,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ from services.kit.text import words
 from services.kit.wire import from_json, to_json
 
 Scores: TypeAlias = npt.NDArray[np.float32]
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
 # Anserini's defaults. On DataFinder they beat Okapi's 1.5 and 0.75: cards differ in length for no good reason.
 K1, B = 0.9, 0.4
 
@@ -84,6 +86,7 @@ def save(
     texts: Sequence[str],
     vectors: npt.NDArray[np.float32] | None = None,
     *,
+    facts: Mapping[str, npt.NDArray[Any]] | None = None,
     source: str = "",
     encoder: str = "",
     k1: float = K1,
@@ -91,7 +94,8 @@ def save(
 ) -> Manifest:
     """Writes the index and puts it at `folder`, in place of what is there; a reader sees the old or the new one.
 
-    `vectors`: [entries, dimension], rows of length 1. InvalidArgument where two entries share an id.
+    `vectors`: [entries, dimension], rows of length 1; each of `facts`: [entries].
+    InvalidArgument where two entries share an id.
     """
     seen: set[str] = set()
     for entry in entries:
@@ -104,6 +108,7 @@ def save(
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_entries(staging, entries, texts)
+        _write_facts(staging, facts or {})
         _write_bm25(staging, texts, k1, b)
         if vectors is not None:
             _write_vectors(staging, vectors)
@@ -138,6 +143,9 @@ class Index:
         self._lines = _map(folder / "entries.jsonl")
         self.ids: list[str] = json.loads((folder / "ids.json").read_text())
         self._numbers = {id: number for number, id in enumerate(self.ids)}
+        self._facts: dict[str, npt.NDArray[Any]] = {
+            path.stem: np.load(path, mmap_mode="r") for path in (folder / "facts").glob("*.npy")
+        }
         self._bm25 = _load_bm25(folder, manifest, library)
         self._vectors = _load_vectors(folder) if manifest.dimension else None
 
@@ -163,6 +171,16 @@ class Index:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def id(self, number: int) -> str:
+        """The id of the entry with this number."""
+        return self.ids[number]
+
+    def fact(self, name: str) -> npt.NDArray[Any]:
+        """What the entries' numbers are called `name` (catalogue/facts.py): [entries]. NotFound for another name."""
+        if name not in self._facts:
+            raise NotFound("NO_FACT", f"This index keeps no {name!r} of its entries: run p2m catalogue build.")
+        return self._facts[name]
+
     def entry(self, number: int) -> dict[str, Any]:
         """The entry with this number."""
         start, end = int(self._offsets[number]), int(self._offsets[number + 1])
@@ -181,13 +199,52 @@ class Index:
         """BM25 of every entry for `text`; 0 where they share no word but "the" and its like."""
         return self._bm25([word for word in words(text) if word not in _FUNCTION_WORDS])
 
+    def nearest(
+        self, vector: Sequence[float], n: int, among: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Numbers, Scores]:
+        """The `n` entries of the highest cosine with `vector` (of length 1), best first: numbers and cosines.
+
+        Of those alone where `among`, [entries], is true. FailedPrecondition where nothing was encoded, and for a vector
+        of another encoder.
+        """
+        import faiss as typed
+
+        faiss: Any = typed  # its stubs know no SWIG constructor
+        n = min(n, len(self) if among is None else int(among.sum()))
+        if n <= 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        store, query = self._encoded(vector)
+        only = None if among is None else faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))
+        cosines, numbers = store.search(query, n, params=faiss.SearchParameters(sel=only))
+        return numbers[0], cosines[0]
+
+    def cosines(self, vector: Sequence[float], numbers: Numbers) -> Scores:
+        """The cosine of these entries with `vector`, in their order. Errors as in `nearest`."""
+        if not len(numbers):
+            return np.zeros(0, np.float32)
+        _, query = self._encoded(vector)
+        found: Scores = self.vectors(numbers) @ query[0]
+        return found
+
+    def vectors(self, numbers: Numbers) -> Scores:
+        """The embeddings of these entries, [numbers, dimension]. FailedPrecondition where nothing was encoded."""
+        if self._vectors is None:
+            raise _not_encoded()
+        found: Scores = self._vectors.reconstruct_batch(np.asarray(numbers, np.int64))
+        return found
+
     def cosine(self, vector: Sequence[float]) -> Scores:
         """The cosine of every entry with `vector` (of length 1). FailedPrecondition where nothing was encoded."""
         scores = np.zeros(len(self), np.float32)
-        if not len(self):
-            return scores
+        if len(self):
+            numbers, found = self.nearest(vector, len(self))
+            scores[numbers] = found
+        return scores
+
+    def _encoded(self, vector: Sequence[float]) -> tuple[Any, Scores]:
+        """The stored vectors, and the query as FAISS takes it."""
         if self._vectors is None:
-            raise FailedPrecondition("NOT_ENCODED", "This index holds no embeddings: run p2m catalogue build.")
+            raise _not_encoded()
         query = np.asarray([vector], np.float32)
         if query.shape[1] != self.manifest.dimension:
             raise FailedPrecondition(
@@ -195,22 +252,32 @@ class Index:
                 f"The query has {query.shape[1]} dimensions and the index {self.manifest.dimension}: another encoder "
                 "built it. Run p2m catalogue build.",
             )
-        found, numbers = self._vectors.search(query, len(self))
-        scores[numbers[0]] = found[0]
-        return scores
+        return self._vectors, query
 
 
 def ranked(scores: Scores, k: int, matches: npt.NDArray[np.bool_] | None = None) -> list[Hit]:
     """The `k` best entries, best first, ties in the entries' order: of those in `matches`, or with a score above 0."""
-    order = np.argsort(-scores, kind="stable")
-    kept = order[(scores > 0 if matches is None else matches)[order]][: max(0, k)]
-    return [Hit(int(number), float(scores[number])) for number in kept]
+    kept = np.flatnonzero(scores > 0 if matches is None else matches)
+    if k <= 0:
+        return []
+    found = scores[kept]
+    if len(kept) > k:
+        worst = np.partition(found, len(found) - k)[len(found) - k]
+        better, equal = found > worst, np.flatnonzero(found == worst)
+        better[equal[: k - int(better.sum())]] = True
+        kept, found = kept[better], found[better]
+    order = np.argsort(-found, kind="stable")
+    return [Hit(int(number), float(score)) for number, score in zip(kept[order], found[order], strict=True)]
 
 
 def standardised(scores: Scores) -> Scores:
     """Scores with mean 0 and deviation 1 over all entries; all 0 where they are all the same."""
     deviation = float(scores.std()) if len(scores) else 0.0
     return np.zeros_like(scores) if deviation == 0 else (scores - scores.mean()) / deviation
+
+
+def _not_encoded() -> FailedPrecondition:
+    return FailedPrecondition("NOT_ENCODED", "This index holds no embeddings: run p2m catalogue build.")
 
 
 def _damaged(folder: Path) -> DataLoss:
@@ -232,6 +299,12 @@ def _write_entries(folder: Path, entries: Sequence[dict[str, Any]], texts: Seque
     (folder / "ids.json").write_text(json.dumps([entry["id"] for entry in entries]))
     with (folder / "texts.jsonl").open("w") as file:
         file.writelines(json.dumps(text) + "\n" for text in texts)
+
+
+def _write_facts(folder: Path, facts: Mapping[str, npt.NDArray[Any]]) -> None:
+    (folder / "facts").mkdir()
+    for name, values in facts.items():
+        np.save(folder / "facts" / f"{name}.npy", values)
 
 
 def _write_bm25(folder: Path, texts: Sequence[str], k1: float, b: float) -> None:

@@ -24,7 +24,8 @@ def _vectors(count: int, dimension: int = 8) -> Any:
 
 def _saved(folder: Path, texts: list[str] = TEXTS) -> Path:
     entries = [{"id": f"entry-{number}", "description": text} for number, text in enumerate(texts)]
-    index.save(folder, entries, texts, _vectors(len(texts)))
+    facts = {"downloads": np.arange(len(texts), dtype=np.int64)}
+    index.save(folder, entries, texts, _vectors(len(texts)), facts=facts)
     return folder
 
 
@@ -45,6 +46,28 @@ def test_cosine_is_the_inner_product(folder: Path) -> None:
     """FAISS gives each entry the inner product of its vector and the query's, whatever the order it finds them in."""
     loaded, vectors = index.Index.load(folder), _vectors(len(TEXTS))
     assert np.allclose(loaded.cosine(vectors[2]), vectors @ vectors[2], atol=1e-6)
+
+
+def test_the_nearest_are_those_of_the_highest_cosine(folder: Path) -> None:
+    """The nearest come best first with their cosines, of a mask's entries alone where there is one, however many."""
+    loaded, vectors = index.Index.load(folder), _vectors(len(TEXTS))
+    right = vectors @ vectors[2]
+    numbers, cosines = loaded.nearest(vectors[2], 3)
+    assert numbers.tolist() == np.argsort(-right)[:3].tolist() and np.allclose(cosines, right[numbers], atol=1e-6)
+    among = np.asarray([True, False, False, True, True, False])
+    numbers, cosines = loaded.nearest(vectors[2], 100, among)
+    assert numbers.tolist() == sorted([0, 3, 4], key=lambda number: -right[number])
+    assert np.allclose(loaded.cosines(vectors[2], numbers), cosines, atol=1e-6)
+    assert np.allclose(loaded.vectors(numbers), vectors[numbers])
+    assert loaded.nearest(vectors[2], 3, np.zeros(6, bool))[0].size == 0 == loaded.cosines(vectors[2], numbers[:0]).size
+
+
+def test_facts_come_back(folder: Path) -> None:
+    """What is saved as a fact of each entry is read by its name; another name is NOT_FOUND."""
+    loaded = index.Index.load(folder)
+    assert loaded.fact("downloads").tolist() == [0, 1, 2, 3, 4, 5] and loaded.id(4) == "entry-4"
+    with pytest.raises(NotFound, match="'likes'"):
+        loaded.fact("likes")
 
 
 def test_entries_come_back_as_they_were(folder: Path) -> None:
@@ -81,6 +104,14 @@ def test_ties_keep_the_entries_order() -> None:
     """Entries with one score stand in the catalogue's order, so that a ranking is the same each time."""
     hits = index.ranked(np.asarray([1, 2, 1, 2], np.float32), 4)
     assert [hit.number for hit in hits] == [1, 3, 0, 2]
+
+
+@given(scores=st.lists(st.integers(-2, 3), max_size=30), k=st.integers(-1, 12))
+def test_the_best_are_those_of_a_full_sort(scores: list[int], k: int) -> None:
+    """However many share a score: the same entries in the same order as sorting all of them gives."""
+    hits = index.ranked(np.asarray(scores, np.float32), k)
+    right = sorted((number for number in range(len(scores)) if scores[number] > 0), key=lambda n: (-scores[n], n))
+    assert [hit.number for hit in hits] == right[: max(0, k)]
 
 
 def test_standardised_scores_of_one_value_are_zero() -> None:
