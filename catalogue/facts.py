@@ -1,11 +1,17 @@
-"""What an index keeps of each entry as a number, so that a search reads no entry to rank it.
+"""What an index keeps of each entry as a number, so that a search reads no entry to rank or to filter it.
 
 models      downloads, size_bytes
-datasets    downloads
+datasets    downloads; size_bytes: of the smallest configuration, since one is loaded
+            licence, languages, tasks: a code for each distinct value (`code`), 0 where unknown
+            gated, script, train: NO or YES, 0 where unknown; train: whether it has a split to train on
+
+A code says which entries have one value; what the value is, the first of them says.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -14,9 +20,55 @@ import numpy.typing as npt
 
 Facts: TypeAlias = dict[str, npt.NDArray[Any]]
 
-_NUMBERS = {"models": ("downloads", "size_bytes"), "datasets": ("downloads",)}
+UNKNOWN, NO, YES = 0, 1, 2
 
 
 def facts(kind: str, entries: Sequence[Mapping[str, Any]]) -> Facts:
     """One array [entries] for each name; 0 where an entry does not say."""
-    return {name: np.asarray([entry.get(name) or 0 for entry in entries], np.int64) for name in _NUMBERS[kind]}
+    downloads = {"downloads": _numbers([entry.get("downloads") for entry in entries])}
+    if kind == "models":
+        return downloads | {"size_bytes": _numbers([entry.get("size_bytes") for entry in entries])}
+    codes = {
+        name: np.asarray([code(entry.get(name)) for entry in entries], np.uint64)
+        for name in ("licence", "languages", "tasks")
+    }
+    marks = {
+        "gated": [entry.get("gated") for entry in entries],
+        "script": [entry.get("script") for entry in entries],
+        "train": [has_train_split(entry) for entry in entries],
+    }
+    sizes = {"size_bytes": _numbers([smallest_size(entry) for entry in entries])}
+    return (
+        downloads
+        | sizes
+        | codes
+        | {name: np.asarray([_mark(one) for one in of], np.int8) for name, of in marks.items()}
+    )
+
+
+def code(value: Any) -> int:
+    """64 bits that tell one value from another; 0 of an empty one."""
+    if not value:
+        return 0
+    text = json.dumps(value, ensure_ascii=True, sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") or 1
+
+
+def smallest_size(entry: Mapping[str, Any]) -> int:
+    """Bytes of the dataset's smallest configuration; 0 where no configuration's size is known."""
+    sizes = [config.get("size_bytes") or 0 for config in entry.get("configs") or ()]
+    return min((int(size) for size in sizes if size), default=int(entry.get("size_bytes") or 0))
+
+
+def has_train_split(entry: Mapping[str, Any]) -> bool | None:
+    """Whether some configuration has a split to train on; None where no splits are known."""
+    splits = [name for config in entry.get("configs") or () for name in config.get("splits") or ()]
+    return any(name.startswith("train") for name in splits) if splits else None
+
+
+def _numbers(values: Sequence[Any]) -> npt.NDArray[np.int64]:
+    return np.asarray([value or 0 for value in values], np.int64)
+
+
+def _mark(value: object) -> int:
+    return UNKNOWN if value is None else YES if value else NO
