@@ -225,18 +225,21 @@ class _Facets:
     def __init__(self, index: Index) -> None:
         self._fact = _reader(index)
         self._entry = index.entry
-        self._values: dict[str, tuple[list[Any], npt.NDArray[np.intp]]] = {}
+        self._values: dict[str, tuple[list[Any], npt.NDArray[np.int32]]] = {}
 
     def verdicts(self, criterion: _Criterion) -> Verdicts:
         """YES, NO or UNKNOWN [entries]."""
         if criterion.limit:
             sizes = self._fact(criterion.fact)
-            return np.where(sizes == 0, UNKNOWN, np.where(sizes > criterion.limit, NO, YES)).astype(np.int8)
+            marks: Verdicts = np.where(sizes == 0, UNKNOWN, np.where(sizes > criterion.limit, NO, YES)).astype(np.int8)
+            return marks
         if criterion.fact in ("gated", "train"):
             table = [_mark(criterion.verdict(value)) for value in (None, False, True)]
-            return np.asarray(table, np.int8)[self._fact(criterion.fact)]
+            looked_up: Verdicts = np.asarray(table, np.int8)[self._fact(criterion.fact)]
+            return looked_up
         values, which = self._distinct(criterion)
-        return np.asarray([_mark(criterion.verdict(value)) for value in values], np.int8)[which]
+        known: Verdicts = np.asarray([_mark(criterion.verdict(value)) for value in values], np.int8)[which]
+        return known
 
     def tasks(self) -> list[str]:
         """All tasks that entries name, the most frequent first."""
@@ -248,13 +251,13 @@ class _Facets:
                 total[task] = total.get(task, 0) + int(count)
         return sorted(total, key=lambda task: (-total[task], task))
 
-    def _distinct(self, criterion: _Criterion) -> tuple[list[Any], npt.NDArray[np.intp]]:
+    def _distinct(self, criterion: _Criterion) -> tuple[list[Any], npt.NDArray[np.int32]]:
         """The distinct values of a fact, and for each entry which of them it has."""
         if criterion.fact not in self._values:
             codes = self._fact(criterion.fact)
             _, first, which = np.unique(codes, return_index=True, return_inverse=True)
             values = [criterion.value(self._entry(int(number))) for number in first]
-            self._values[criterion.fact] = values, which.reshape(-1)
+            self._values[criterion.fact] = values, which.reshape(-1).astype(np.int32)
         return self._values[criterion.fact]
 
 

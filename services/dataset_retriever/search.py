@@ -1,38 +1,39 @@
-"""Datasets for a task: a bi-encoder and BM25 over the descriptions, then, where asked for, the LLM's choice.
+"""Datasets for a task: a bi-encoder and BM25 over the descriptions, of those that the filters allow.
 
     score = z(cosine) + 0.1 z(BM25)
 
 z: over the whole catalogue, to mean 0 and deviation 1. On DataFinder the encoder alone is far ahead of BM25, so that
 plain rank fusion is worse than it; a tenth of BM25 is better than either (bench/dataset_retrieval.py).
 
-Without an LLM the best candidate that can be had is chosen if its cosine reaches FLOOR: what fits less is another
-task's.
+    filters    what may be given
+    expand     what the LLM adds to the query
+    choice     which one is taken
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from services.kit.errors import BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable
-from services.kit.index import Hit, Index, Scores, ranked, standardised
-from services.kit.llm import Ask, Message, Schema, Session
+from catalogue.facts import smallest_size
+from services.dataset_retriever.filters import Filters, Mask, allowed, check, refusal, unknowns
+from services.kit.errors import InvalidArgument
+from services.kit.index import Index, Scores, ranked, standardised
 from services.kit.settings import Settings
 from services.kit.text import words
 from services.kit.values import PromptSpec, ScorePart
 
 BM25_WEIGHT = 0.1
 DEFAULT_K, MOST_K = 25, 1000
-# With MiniLM the right ones of the starter catalogue have 0.49 to 0.66 for their prompts. Of 34 other tasks' prompts 31
-# find nothing above 0.46; what is nearer ("extract the invoice number" to the amounts, 0.52) only a reader tells apart.
-FLOOR = 0.46
-NONE_FITS = "None of these fit"
+MOST_EXCLUDED = 20
 
+# Nobody's task takes more words to tell; what comes after is data.
+_QUERY_CHARACTERS = 20_000
 _SHOWN_CHARACTERS = 2_000
-_OFFERED, _OFFERED_CHARACTERS = 25, 300
+_MOST_LANGUAGES, _MOST_TASKS, _MOST_CONFIGS = 50, 20, 200
 
 
 class DatasetOrigin(IntEnum):
@@ -55,14 +56,28 @@ class DatasetCandidate:
     origin: DatasetOrigin = DatasetOrigin.UNSPECIFIED
     configs: tuple[str, ...] = ()
     reachable: bool = False
+    licence: str = ""
+    languages: tuple[str, ...] = ()
+    size_bytes: int = 0
+    tasks: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The id of the chosen dataset, "" where none fits; sentences for a person."""
+class ExcludedDataset:
+    """One dataset that a filter left out, and why."""
 
-    chosen: str = ""
-    notes: tuple[str, ...] = field(default=())
+    id: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The ranked datasets, the best of those left out, and sentences for a person."""
+
+    candidates: tuple[DatasetCandidate, ...] = ()
+    excluded: tuple[ExcludedDataset, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def query_of(spec: PromptSpec) -> str:
@@ -71,20 +86,41 @@ def query_of(spec: PromptSpec) -> str:
     both = f"{spec.instruction}\n{spec.original_instruction}".strip()
     for text in (both, *(one.input for one in spec.demonstrations)):
         if text.strip():
-            return text
+            return text[:_QUERY_CHARACTERS]
     raise InvalidArgument("EMPTY_SPEC", "spec holds neither an instruction nor a demonstration.", field="spec")
 
 
-def search(index: Index, query: str, vector: Sequence[float], k: int, settings: Settings) -> list[DatasetCandidate]:
-    """The `k` best datasets for a query and its embedding; 0 is 25, at most 1,000. InvalidArgument for another k."""
+def check_k(k: int) -> int:
+    """How many datasets are wanted; InvalidArgument for what is not 0 to 1,000."""
     if not 0 <= k <= MOST_K:
         raise InvalidArgument("BAD_K", f"k is {k}; wanted 0 to {MOST_K}.", field="k")
-    bm25, cosine = index.bm25(query), index.cosine(vector)
-    hits = ranked(fused(cosine, bm25), k or DEFAULT_K, (bm25 > 0) | (cosine > 0))
-    return [
-        _candidate(index.entry(hit.number), hit, query, float(cosine[hit.number]), float(bm25[hit.number]), settings)
-        for hit in hits
-    ]
+    return k or DEFAULT_K
+
+
+def search(
+    index: Index,
+    query: str,
+    vector: Sequence[float],
+    k: int,
+    settings: Settings,
+    filters: Filters | None = None,
+    card: str = "",
+) -> Found:
+    """The `k` best datasets that the filters allow, for a query and its embedding; 0 is 25, at most 1,000.
+
+    `card`: words that are searched with beside the query's; they are in the embedding already (`expand`).
+    InvalidArgument for another k, and for filters that cannot be.
+    """
+    k, filters = check_k(k), check(filters or Filters())
+    may, text = allowed(index, filters), f"{query}\n{card}" if card else query
+    hits = _rank(index, text, vector, k, may.mask)
+    best_out = [] if may.mask is None else _rank(index, text, vector, MOST_EXCLUDED, ~may.mask)
+    out = [(entry["id"], refusal(entry, filters)) for entry in (index.entry(hit.number) for hit in best_out)]
+    return Found(
+        tuple(_candidate(index.entry(hit.number), hit, query, settings, filters) for hit in hits),
+        tuple(ExcludedDataset(id, reason) for id, reason in out),
+        may.notes,
+    )
 
 
 def fused(cosine: Scores, bm25: Scores) -> Scores:
@@ -93,41 +129,9 @@ def fused(cosine: Scores, bm25: Scores) -> Scores:
     return scores
 
 
-def choose(candidates: Sequence[DatasetCandidate]) -> Choice:
-    """The choice without an LLM: the best that can be had, where it fits well enough."""
-    best = next((candidate for candidate in candidates if candidate.reachable), None)
-    if best is None:
-        return Choice("", ("No dataset that was found can be loaded from here.",) if candidates else ())
-    if _part(best, "cosine") < FLOOR:
-        return Choice("", (f"The best dataset that can be loaded, {best.id}, does not fit well enough.",))
-    return Choice(best.id)
-
-
-async def rerank(candidates: Sequence[DatasetCandidate], spec: PromptSpec, session: Session) -> Choice:
-    """The LLM's choice among the candidates that can be loaded; `choose` where it has no usable answer.
-
-    "None of these fit" is offered first, so that an LLM that does not read has chosen nothing.
-    """
-    offered = [candidate for candidate in candidates if candidate.reachable][:_OFFERED]
-    if not offered:
-        return choose(candidates)
-    schema = Schema(
-        "dataset_choice",
-        {
-            "type": "object",
-            "properties": {"dataset": {"enum": [NONE_FITS, *(one.id for one in offered)]}, "why": {"type": "string"}},
-            "required": ["dataset", "why"],
-            "additionalProperties": False,
-        },
-    )
-    try:
-        value = await session.ask(Ask("dataset_choice", _messages(offered, spec), schema, 0.0, 200))
-    except (BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable) as error:
-        fallback = choose(candidates)
-        return Choice(fallback.chosen, (f"The datasets were not reranked: {error.message}", *fallback.notes))
-    chosen = "" if value["dataset"] == NONE_FITS else value["dataset"]
-    reason = " ".join(value["why"].split())[:300]
-    return Choice(chosen, (f"The LLM chose {chosen or 'none of the datasets'}: {reason}",) if reason else ())
+def part(candidate: DatasetCandidate, name: str) -> float:
+    """One part of a candidate's score; 0 where it has none of this name."""
+    return next((part.value for part in candidate.parts if part.name == name), 0.0)
 
 
 def location_of(entry: dict[str, Any]) -> str:
@@ -140,44 +144,78 @@ def is_reachable(entry: dict[str, Any], settings: Settings) -> bool:
     location = location_of(entry)
     if location.startswith("folder:"):
         return Path(location.removeprefix("folder:")).is_dir()
-    return not settings.hub_offline
+    return not settings.hub_offline and not entry.get("script")
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    number: int
+    score: float
+    parts: tuple[ScorePart, ...]
+
+
+def _rank(index: Index, query: str, vector: Sequence[float], k: int, among: Mask | None) -> list[_Ranked]:
+    bm25, cosine = index.bm25(query), index.cosine(vector)
+    matches = (bm25 > 0) | (cosine > 0)
+    hits = ranked(fused(cosine, bm25), k, matches if among is None else matches & among)
+    return [
+        _Ranked(
+            hit.number,
+            hit.score,
+            (ScorePart("cosine", float(cosine[hit.number])), ScorePart("bm25", float(bm25[hit.number]))),
+        )
+        for hit in hits
+    ]
 
 
 def _candidate(
-    entry: dict[str, Any], hit: Hit, query: str, cosine: float, bm25: float, settings: Settings
+    entry: dict[str, Any], hit: _Ranked, query: str, settings: Settings, filters: Filters
 ) -> DatasetCandidate:
     local = location_of(entry).startswith("folder:")
     return DatasetCandidate(
         id=entry["id"],
         description=entry["description"][:_SHOWN_CHARACTERS],
         score=hit.score,
-        parts=(ScorePart("cosine", cosine), ScorePart("bm25", bm25)),
-        why=_why(entry, query, cosine),
+        parts=hit.parts,
+        why=_why(entry, query, {part.name: part.value for part in hit.parts}),
         origin=DatasetOrigin.LOCAL if local else DatasetOrigin.HUB,
-        configs=tuple(config["name"] for config in entry.get("configs") or ()),
+        configs=tuple(config["name"] for config in (entry.get("configs") or ())[:_MOST_CONFIGS]),
         reachable=is_reachable(entry, settings),
+        licence=entry.get("licence") or "",
+        languages=tuple(entry.get("languages") or ())[:_MOST_LANGUAGES],
+        size_bytes=smallest_size(entry),
+        tasks=tuple(entry.get("tasks") or ())[:_MOST_TASKS],
+        flags=(*_obstacles(entry), *unknowns(entry, filters)),
     )
 
 
-def _why(entry: dict[str, Any], query: str, cosine: float) -> str:
+def _obstacles(entry: dict[str, Any]) -> list[str]:
+    """What stands in the way of loading it, one sentence each."""
+    said = []
+    if entry.get("gated"):
+        said.append("It is gated: accept its terms on the hub and set HF_TOKEN.")
+    if entry.get("script"):
+        said.append("It can only be loaded by running its own script, which is not done.")
+    return said
+
+
+def _why(entry: dict[str, Any], query: str, parts: dict[str, float]) -> str:
+    """The parts of the score in words: closeness, shared words, its name in the task, how much it is used."""
+    asked = words(query)
+    said = [f"Its description and the task have a cosine of {parts.get('cosine', 0.0):.2f}"]
     own = set(words(f"{entry['id']} {entry['description']}"))
-    shared = [word for word in dict.fromkeys(words(query)) if len(word) > 3 and word in own]
-    shown = ", ".join(sorted(shared, key=len, reverse=True)[:5])
-    closeness = f"Its description and the task have a cosine of {cosine:.2f}"
-    return f"{closeness}, and both say {shown}." if shown else f"{closeness}."
+    shared = [word for word in dict.fromkeys(asked) if len(word) > 3 and word in own]
+    if shared:
+        said.append(f"both say {', '.join(sorted(shared, key=len, reverse=True)[:5])}")
+    if _names(asked, words(entry["id"].rpartition("/")[2])):
+        said.append("the task names it")
+    if parts.get("prior") and entry.get("downloads"):
+        said.append(f"it is downloaded {entry['downloads']:,} times a month")
+    return f"{', '.join(said[:-1])}, and {said[-1]}." if len(said) > 1 else f"{said[0]}."
 
 
-def _part(candidate: DatasetCandidate, name: str) -> float:
-    return next((part.value for part in candidate.parts if part.name == name), 0.0)
-
-
-def _messages(offered: Sequence[DatasetCandidate], spec: PromptSpec) -> tuple[Message, ...]:
-    listed = "\n".join(f"- {one.id}: {' '.join(one.description.split())[:_OFFERED_CHARACTERS]}" for one in offered)
-    examples = "\n".join(f"Input: {one.input[:300]}\nOutput: {one.output[:300]}" for one in spec.demonstrations[:3])
-    system = (
-        "You choose training data. Given a task and a list of datasets, name the one dataset whose rows, used as they "
-        "are, would teach the task: same kind of input, same kind of output. Where there is none, answer "
-        f'"{NONE_FITS}": data for another task does harm.'
-    )
-    content = f"Task:\n{query_of(spec)[:2000]}\n\n{examples}\n\nDatasets:\n{listed}"
-    return (Message(role="system", content=system), Message(role="user", content=content))
+def _names(asked: list[str], name: list[str]) -> bool:
+    """Whether the words of a name stand in the query one after the other; a name of one short word tells nothing."""
+    if sum(map(len, name)) < 4:
+        return False
+    return any(asked[start : start + len(name)] == name for start in range(len(asked) - len(name) + 1))

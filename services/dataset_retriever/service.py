@@ -17,9 +17,12 @@ from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc
 from catalogue import build
 from services.dataset_retriever import load
 from services.dataset_retriever.adapt import MAX_ROWS, adapt
+from services.dataset_retriever.choice import choose, rerank
 from services.dataset_retriever.columns import propose
+from services.dataset_retriever.expand import blended, expansion, joined
+from services.dataset_retriever.filters import Filters, check
 from services.dataset_retriever.flatten import flatten
-from services.dataset_retriever.search import choose, query_of, rerank, search
+from services.dataset_retriever.search import check_k, query_of, search
 from services.kit import embed, worker
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -77,14 +80,19 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
             yield response
 
     async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
-        index, spec = self._warm_index(), from_message(request.spec, PromptSpec)
-        query = query_of(spec)
-        encoded = await self.encoder.ask(embed.Texts((query,)), embed.Vectors)
-        found = await asyncio.to_thread(search, index, query, encoded.vectors[0], request.k, self.settings)
-        session = self._session(request) if request.rerank else None
-        choice = await rerank(found, spec, session) if session else choose(found)
-        response = pb.SearchResponse(chosen=choice.chosen, notes=choice.notes)
-        response.candidates.extend(to_message(one, pb.DatasetCandidate) for one in found)
+        spec = from_message(request.spec, PromptSpec)
+        query, filters = query_of(spec), check(from_message(request.filters, Filters))
+        k, session = check_k(request.k), self._session(request) if request.rerank else None
+        card = await expansion(spec, query, session)
+        texts = (query, card.text) if card.text else (query,)
+        vectors = (await self.encoder.ask(embed.Texts(texts), embed.Vectors)).vectors
+        vector = blended(vectors[0], vectors[1]) if card.text else vectors[0]
+        index = self._warm_index()
+        found = await asyncio.to_thread(search, index, query, vector, k, self.settings, filters, joined(card.text))
+        choice = await rerank(found.candidates, spec, session) if session else choose(found.candidates)
+        response = to_message(found, pb.SearchResponse)
+        response.chosen, response.chosen_by_llm, response.expansion = choice.chosen, choice.by_llm, card.text
+        response.notes.extend([*([card.note] if card.note else []), *choice.notes])
         _account(response, session)
         return response
 

@@ -152,11 +152,12 @@ async def test_the_llm_may_say_that_none_fits(connect: Connect, run_name: str) -
         stub = await _stub(connect, openai_base_url=teacher.url)
         request = pb.SearchRequest(request_id=f"{run_name}/one", spec=DATES, rerank=True)
         found = await unary(stub.Search, request)
-        assert found.chosen == "p2m/extract-names" and found.ledger.requests == 1
+        assert found.chosen == "p2m/extract-names" and found.chosen_by_llm
+        assert found.expansion and found.ledger.requests == 2
         teacher.answers = {"dataset_choice": {"dataset": "None of these fit", "why": "No."}}
         request.request_id = f"{run_name}/none"
         found = await unary(stub.Search, request)
-        assert found.HasField("chosen") and found.chosen == "" and found.candidates
+        assert found.HasField("chosen") and found.chosen == "" and found.candidates and found.chosen_by_llm
 
 
 async def test_a_spent_budget_leaves_the_choice_to_the_scores(connect: Connect, run_name: str) -> None:
@@ -170,6 +171,7 @@ async def test_a_spent_budget_leaves_the_choice_to_the_scores(connect: Connect, 
             ),
         )
         assert found.chosen == "p2m/normalise-dates" and found.notes and not teacher.requests
+        assert not found.chosen_by_llm and not found.expansion
 
 
 ROWS = [Row(f"in {number}", f"out {number}", "theirs", "train") for number in range(5)]

@@ -14,7 +14,8 @@ import pytest
 from catalogue import build
 from catalogue.cards import dataset_text, model_text
 from catalogue.read import read, starter
-from services.dataset_retriever.search import FLOOR, choose, query_of, search
+from services.dataset_retriever.choice import FLOOR, choose
+from services.dataset_retriever.search import query_of, search
 from services.dataset_retriever.service import DatasetRetrieverService
 from services.kit import embed, index, locations, worker
 from services.kit.errors import DataLoss, FailedPrecondition, InvalidArgument
@@ -60,7 +61,7 @@ def test_each_example_finds_its_dataset(
     """Offline, an example's prompt, as it was written, chooses its own dataset among all of the starter catalogue."""
     query = _instruction((ROOT / "examples" / name / "prompt.txt").read_text())
     vector = encoder.answer(embed.Texts((query,))).vectors[0]
-    found = search(datasets, query, vector, 25, module_settings)
+    found = search(datasets, query, vector, 25, module_settings).candidates
     assert choose(found).chosen == f"p2m/{name}"
     assert found[0].reachable and found[0].parts[0].value >= FLOOR and found[0].why
 
@@ -72,7 +73,7 @@ def test_a_bad_translation_does_not_lose_the_dataset(
     written = _instruction((ROOT / "examples" / "german-times" / "prompt.txt").read_text())
     spec = PromptSpec("The time is passing, hours, minutes, and seconds.", (), "de", written)
     vector = encoder.answer(embed.Texts((query_of(spec),))).vectors[0]
-    assert choose(search(datasets, query_of(spec), vector, 25, module_settings)).chosen == "p2m/german-times"
+    assert choose(search(datasets, query_of(spec), vector, 25, module_settings).candidates).chosen == "p2m/german-times"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_another_task_finds_none(
 ) -> None:
     """Offline, a task that no dataset of this machine is for chooses none, and says why."""
     vector = encoder.answer(embed.Texts((query,))).vectors[0]
-    choice = choose(search(datasets, query, vector, 25, module_settings))
+    choice = choose(search(datasets, query, vector, 25, module_settings).candidates)
     assert choice.chosen == "" and choice.notes
 
 
@@ -99,7 +100,7 @@ def test_any_query_ranks_without_repeats(
     query: str, datasets: index.Index, encoder: embed.Encoder, module_settings: Settings
 ) -> None:
     """A query in any script, of any length, at a depth above the catalogue's size: each dataset at most once."""
-    found = search(datasets, query, encoder.answer(embed.Texts((query,))).vectors[0], 1000, module_settings)
+    found = search(datasets, query, encoder.answer(embed.Texts((query,))).vectors[0], 1000, module_settings).candidates
     assert 0 < len(found) <= len(datasets) and len({one.id for one in found}) == len(found)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert all(any(part.value > 0 for part in one.parts) for one in found)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from p2m.common.v1 import common_pb2 as p2m_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0p2m/dataset_retriever/v1/dataset_retriever.proto\x12\x18p2m.dataset_retriever.v1\x1a\x1ap2m/common/v1/common.proto\"\x85\x01\n\x07\x46ilters\x12\x11\n\tlanguages\x18\x01 \x03(\t\x12\x0f\n\x07licence\x18\x02 \x01(\t\x12\x16\n\x0emax_size_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x15\n\rinclude_gated\x18\x05 \x01(\x08\x12\x19\n\x11needs_train_split\x18\x06 \x01(\x08\"\xc8\x01\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x0e\n\x06rerank\x18\x05 \x01(\x08\x12\x32\n\x07\x66ilters\x18\x06 \x01(\x0b\x32!.p2m.dataset_retriever.v1.Filters\"\xab\x02\n\x10\x44\x61tasetCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x05parts\x18\x04 \x03(\x0b\x32\x18.p2m.common.v1.ScorePart\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x37\n\x06origin\x18\x06 \x01(\x0e\x32\'.p2m.dataset_retriever.v1.DatasetOrigin\x12\x0f\n\x07\x63onfigs\x18\x07 \x03(\t\x12\x11\n\treachable\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x11\n\tlanguages\x18\n \x03(\t\x12\x12\n\nsize_bytes\x18\x0b \x01(\x03\x12\r\n\x05tasks\x18\x0c \x03(\t\x12\r\n\x05\x66lags\x18\r \x03(\t\"-\n\x0f\x45xcludedDataset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xf6\x01\n\x0eSearchResponse\x12>\n\ncandidates\x18\x01 \x03(\x0b\x32*.p2m.dataset_retriever.v1.DatasetCandidate\x12\x13\n\x06\x63hosen\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05notes\x18\x03 \x03(\t\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12;\n\x08\x65xcluded\x18\x05 \x03(\x0b\x32).p2m.dataset_retriever.v1.ExcludedDataset\x12\x11\n\texpansion\x18\x06 \x01(\tB\t\n\x07_chosen\"\x9b\x01\n\x0eInspectRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x04 \x01(\t\x12\'\n\x04spec\x18\x05 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\"9\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x03 \x03(\t\"(\n\tSplitSize\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xd3\x02\n\x0fInspectResponse\x12\x0f\n\x07\x63onfigs\x18\x01 \x03(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\x31\n\x07\x63olumns\x18\x03 \x03(\x0b\x32 .p2m.dataset_retriever.v1.Column\x12\x33\n\x06splits\x18\x04 \x03(\x0b\x32#.p2m.dataset_retriever.v1.SplitSize\x12\x13\n\x0bsample_rows\x18\x05 \x03(\t\x12\x15\n\rinput_columns\x18\x06 \x03(\t\x12\x15\n\routput_column\x18\x07 \x01(\t\x12\x0b\n\x03why\x18\x08 \x01(\t\x12\x0f\n\x07licence\x18\t \x01(\t\x12%\n\x06ledger\x18\n \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12/\n\tflattened\x18\x0b \x03(\x0b\x32\x1c.p2m.common.v1.Demonstration\"\x86\x01\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x03 \x01(\t\x12\x15\n\rinput_columns\x18\x04 \x03(\t\x12\x15\n\routput_column\x18\x05 \x01(\t\x12\x10\n\x08max_rows\x18\x06 \x01(\x03\"\xf8\x01\n\x0eRetrieveResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x33\n\x06splits\x18\x02 \x03(\x0b\x32#.p2m.dataset_retriever.v1.SplitSize\x12\x46\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\x35.p2m.dataset_retriever.v1.RetrieveResult.DroppedEntry\x12\x0f\n\x07licence\x18\x04 \x01(\t\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x84\x01\n\x10RetrieveResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12:\n\x06result\x18\x02 \x01(\x0b\x32(.p2m.dataset_retriever.v1.RetrieveResultH\x00\x42\x07\n\x05\x65vent\"\xb4\x01\n\x0c\x41\x64\x61ptRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12(\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x10\n\x08max_rows\x18\x05 \x01(\x03\"\xe1\x01\n\x0b\x41\x64\x61ptResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x43\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\x32.p2m.dataset_retriever.v1.AdaptResult.DroppedEntry\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\rAdaptResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32%.p2m.dataset_retriever.v1.AdaptResultH\x00\x42\x07\n\x05\x65vent*a\n\rDatasetOrigin\x12\x1e\n\x1a\x44\x41TASET_ORIGIN_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TASET_ORIGIN_HUB\x10\x01\x12\x18\n\x14\x44\x41TASET_ORIGIN_LOCAL\x10\x02\x32\x97\x03\n\x17\x44\x61tasetRetrieverService\x12[\n\x06Search\x12\'.p2m.dataset_retriever.v1.SearchRequest\x1a(.p2m.dataset_retriever.v1.SearchResponse\x12^\n\x07Inspect\x12(.p2m.dataset_retriever.v1.InspectRequest\x1a).p2m.dataset_retriever.v1.InspectResponse\x12\x63\n\x08Retrieve\x12).p2m.dataset_retriever.v1.RetrieveRequest\x1a*.p2m.dataset_retriever.v1.RetrieveResponse0\x01\x12Z\n\x05\x41\x64\x61pt\x12&.p2m.dataset_retriever.v1.AdaptRequest\x1a\'.p2m.dataset_retriever.v1.AdaptResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0p2m/dataset_retriever/v1/dataset_retriever.proto\x12\x18p2m.dataset_retriever.v1\x1a\x1ap2m/common/v1/common.proto\"\x85\x01\n\x07\x46ilters\x12\x11\n\tlanguages\x18\x01 \x03(\t\x12\x0f\n\x07licence\x18\x02 \x01(\t\x12\x16\n\x0emax_size_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x15\n\rinclude_gated\x18\x05 \x01(\x08\x12\x19\n\x11needs_train_split\x18\x06 \x01(\x08\"\xc8\x01\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x0e\n\x06rerank\x18\x05 \x01(\x08\x12\x32\n\x07\x66ilters\x18\x06 \x01(\x0b\x32!.p2m.dataset_retriever.v1.Filters\"\xab\x02\n\x10\x44\x61tasetCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x05parts\x18\x04 \x03(\x0b\x32\x18.p2m.common.v1.ScorePart\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x37\n\x06origin\x18\x06 \x01(\x0e\x32\'.p2m.dataset_retriever.v1.DatasetOrigin\x12\x0f\n\x07\x63onfigs\x18\x07 \x03(\t\x12\x11\n\treachable\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x11\n\tlanguages\x18\n \x03(\t\x12\x12\n\nsize_bytes\x18\x0b \x01(\x03\x12\r\n\x05tasks\x18\x0c \x03(\t\x12\r\n\x05\x66lags\x18\r \x03(\t\"-\n\x0f\x45xcludedDataset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x8d\x02\n\x0eSearchResponse\x12>\n\ncandidates\x18\x01 \x03(\x0b\x32*.p2m.dataset_retriever.v1.DatasetCandidate\x12\x13\n\x06\x63hosen\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05notes\x18\x03 \x03(\t\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12;\n\x08\x65xcluded\x18\x05 \x03(\x0b\x32).p2m.dataset_retriever.v1.ExcludedDataset\x12\x11\n\texpansion\x18\x06 \x01(\t\x12\x15\n\rchosen_by_llm\x18\x07 \x01(\x08\x42\t\n\x07_chosen\"\x9b\x01\n\x0eInspectRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x04 \x01(\t\x12\'\n\x04spec\x18\x05 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\"9\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x03 \x03(\t\"(\n\tSplitSize\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xd3\x02\n\x0fInspectResponse\x12\x0f\n\x07\x63onfigs\x18\x01 \x03(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\x31\n\x07\x63olumns\x18\x03 \x03(\x0b\x32 .p2m.dataset_retriever.v1.Column\x12\x33\n\x06splits\x18\x04 \x03(\x0b\x32#.p2m.dataset_retriever.v1.SplitSize\x12\x13\n\x0bsample_rows\x18\x05 \x03(\t\x12\x15\n\rinput_columns\x18\x06 \x03(\t\x12\x15\n\routput_column\x18\x07 \x01(\t\x12\x0b\n\x03why\x18\x08 \x01(\t\x12\x0f\n\x07licence\x18\t \x01(\t\x12%\n\x06ledger\x18\n \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12/\n\tflattened\x18\x0b \x03(\x0b\x32\x1c.p2m.common.v1.Demonstration\"\x86\x01\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x03 \x01(\t\x12\x15\n\rinput_columns\x18\x04 \x03(\t\x12\x15\n\routput_column\x18\x05 \x01(\t\x12\x10\n\x08max_rows\x18\x06 \x01(\x03\"\xf8\x01\n\x0eRetrieveResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x33\n\x06splits\x18\x02 \x03(\x0b\x32#.p2m.dataset_retriever.v1.SplitSize\x12\x46\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\x35.p2m.dataset_retriever.v1.RetrieveResult.DroppedEntry\x12\x0f\n\x07licence\x18\x04 \x01(\t\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x84\x01\n\x10RetrieveResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12:\n\x06result\x18\x02 \x01(\x0b\x32(.p2m.dataset_retriever.v1.RetrieveResultH\x00\x42\x07\n\x05\x65vent\"\xb4\x01\n\x0c\x41\x64\x61ptRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12(\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x10\n\x08max_rows\x18\x05 \x01(\x03\"\xe1\x01\n\x0b\x41\x64\x61ptResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x43\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\x32.p2m.dataset_retriever.v1.AdaptResult.DroppedEntry\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\rAdaptResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32%.p2m.dataset_retriever.v1.AdaptResultH\x00\x42\x07\n\x05\x65vent*a\n\rDatasetOrigin\x12\x1e\n\x1a\x44\x41TASET_ORIGIN_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TASET_ORIGIN_HUB\x10\x01\x12\x18\n\x14\x44\x41TASET_ORIGIN_LOCAL\x10\x02\x32\x97\x03\n\x17\x44\x61tasetRetrieverService\x12[\n\x06Search\x12\'.p2m.dataset_retriever.v1.SearchRequest\x1a(.p2m.dataset_retriever.v1.SearchResponse\x12^\n\x07Inspect\x12(.p2m.dataset_retriever.v1.InspectRequest\x1a).p2m.dataset_retriever.v1.InspectResponse\x12\x63\n\x08Retrieve\x12).p2m.dataset_retriever.v1.RetrieveRequest\x1a*.p2m.dataset_retriever.v1.RetrieveResponse0\x01\x12Z\n\x05\x41\x64\x61pt\x12&.p2m.dataset_retriever.v1.AdaptRequest\x1a\'.p2m.dataset_retriever.v1.AdaptResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVERESULT_DROPPEDENTRY']._serialized_options = b'8\001'
   _globals['_ADAPTRESULT_DROPPEDENTRY']._loaded_options = None
   _globals['_ADAPTRESULT_DROPPEDENTRY']._serialized_options = b'8\001'
-  _globals['_DATASETORIGIN']._serialized_start=2706
-  _globals['_DATASETORIGIN']._serialized_end=2803
+  _globals['_DATASETORIGIN']._serialized_start=2729
+  _globals['_DATASETORIGIN']._serialized_end=2826
   _globals['_FILTERS']._serialized_start=107
   _globals['_FILTERS']._serialized_end=240
   _globals['_SEARCHREQUEST']._serialized_start=243
@@ -47,31 +47,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCLUDEDDATASET']._serialized_start=747
   _globals['_EXCLUDEDDATASET']._serialized_end=792
   _globals['_SEARCHRESPONSE']._serialized_start=795
-  _globals['_SEARCHRESPONSE']._serialized_end=1041
-  _globals['_INSPECTREQUEST']._serialized_start=1044
-  _globals['_INSPECTREQUEST']._serialized_end=1199
-  _globals['_COLUMN']._serialized_start=1201
-  _globals['_COLUMN']._serialized_end=1258
-  _globals['_SPLITSIZE']._serialized_start=1260
-  _globals['_SPLITSIZE']._serialized_end=1300
-  _globals['_INSPECTRESPONSE']._serialized_start=1303
-  _globals['_INSPECTRESPONSE']._serialized_end=1642
-  _globals['_RETRIEVEREQUEST']._serialized_start=1645
-  _globals['_RETRIEVEREQUEST']._serialized_end=1779
-  _globals['_RETRIEVERESULT']._serialized_start=1782
-  _globals['_RETRIEVERESULT']._serialized_end=2030
-  _globals['_RETRIEVERESULT_DROPPEDENTRY']._serialized_start=1984
-  _globals['_RETRIEVERESULT_DROPPEDENTRY']._serialized_end=2030
-  _globals['_RETRIEVERESPONSE']._serialized_start=2033
-  _globals['_RETRIEVERESPONSE']._serialized_end=2165
-  _globals['_ADAPTREQUEST']._serialized_start=2168
-  _globals['_ADAPTREQUEST']._serialized_end=2348
-  _globals['_ADAPTRESULT']._serialized_start=2351
-  _globals['_ADAPTRESULT']._serialized_end=2576
-  _globals['_ADAPTRESULT_DROPPEDENTRY']._serialized_start=1984
-  _globals['_ADAPTRESULT_DROPPEDENTRY']._serialized_end=2030
-  _globals['_ADAPTRESPONSE']._serialized_start=2578
-  _globals['_ADAPTRESPONSE']._serialized_end=2704
-  _globals['_DATASETRETRIEVERSERVICE']._serialized_start=2806
-  _globals['_DATASETRETRIEVERSERVICE']._serialized_end=3213
+  _globals['_SEARCHRESPONSE']._serialized_end=1064
+  _globals['_INSPECTREQUEST']._serialized_start=1067
+  _globals['_INSPECTREQUEST']._serialized_end=1222
+  _globals['_COLUMN']._serialized_start=1224
+  _globals['_COLUMN']._serialized_end=1281
+  _globals['_SPLITSIZE']._serialized_start=1283
+  _globals['_SPLITSIZE']._serialized_end=1323
+  _globals['_INSPECTRESPONSE']._serialized_start=1326
+  _globals['_INSPECTRESPONSE']._serialized_end=1665
+  _globals['_RETRIEVEREQUEST']._serialized_start=1668
+  _globals['_RETRIEVEREQUEST']._serialized_end=1802
+  _globals['_RETRIEVERESULT']._serialized_start=1805
+  _globals['_RETRIEVERESULT']._serialized_end=2053
+  _globals['_RETRIEVERESULT_DROPPEDENTRY']._serialized_start=2007
+  _globals['_RETRIEVERESULT_DROPPEDENTRY']._serialized_end=2053
+  _globals['_RETRIEVERESPONSE']._serialized_start=2056
+  _globals['_RETRIEVERESPONSE']._serialized_end=2188
+  _globals['_ADAPTREQUEST']._serialized_start=2191
+  _globals['_ADAPTREQUEST']._serialized_end=2371
+  _globals['_ADAPTRESULT']._serialized_start=2374
+  _globals['_ADAPTRESULT']._serialized_end=2599
+  _globals['_ADAPTRESULT_DROPPEDENTRY']._serialized_start=2007
+  _globals['_ADAPTRESULT_DROPPEDENTRY']._serialized_end=2053
+  _globals['_ADAPTRESPONSE']._serialized_start=2601
+  _globals['_ADAPTRESPONSE']._serialized_end=2727
+  _globals['_DATASETRETRIEVERSERVICE']._serialized_start=2829
+  _globals['_DATASETRETRIEVERSERVICE']._serialized_end=3236
 # @@protoc_insertion_point(module_scope)

@@ -261,10 +261,13 @@ class SearchResponse(_message.Message):
     LEDGER_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
     EXPANSION_FIELD_NUMBER: _builtins.int
+    CHOSEN_BY_LLM_FIELD_NUMBER: _builtins.int
     chosen: _builtins.str
     """The id of the candidate that was chosen, by the LLM where it reranked, else by a floor on the similarity; empty where none fits."""
     expansion: _builtins.str
     """What the LLM said of such a dataset's card, which was searched with beside the task; empty where it was not asked."""
+    chosen_by_llm: _builtins.bool
+    """Whether the LLM made the choice that `chosen` tells."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetCandidate]:
         """Best first; may be empty."""
@@ -290,10 +293,11 @@ class SearchResponse(_message.Message):
         ledger: _common_pb2.Ledger | None = ...,
         excluded: _abc.Iterable[Global___ExcludedDataset] | None = ...,
         expansion: _builtins.str = ...,
+        chosen_by_llm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "chosen", b"chosen", "ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "excluded", b"excluded", "expansion", b"expansion", "ledger", b"ledger", "notes", b"notes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "chosen_by_llm", b"chosen_by_llm", "excluded", b"excluded", "expansion", b"expansion", "ledger", b"ledger", "notes", b"notes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chosen: _TypeAlias = _typing.Literal["chosen"]  # noqa: Y015
     _WhichOneofArgType__chosen: _TypeAlias = _typing.Literal["_chosen", b"_chosen"]  # noqa: Y015
