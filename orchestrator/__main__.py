@@ -84,6 +84,17 @@ def _json(command: Any) -> Any:
 @click.option(
     "--dataset", default="", metavar="ID", help="This dataset of the catalogue instead of the search's choice."
 )
+@click.option("--dataset-max-size", metavar="SIZE", help="Most bytes of a dataset, such as 2GB; default: any.")
+@click.option("--dataset-task", metavar="TASK", help="Only datasets for this task of the hub: text-classification, ...")
+@click.option("--include-gated", is_flag=True, help="Also datasets whose owner must grant access (HF_TOKEN).")
+@click.option(
+    "--licence",
+    metavar="LICENCE",
+    help="Of model and dataset: permissive, commercial, or an id such as apache-2.0; default: any.",
+)
+@click.option(
+    "--languages", metavar="CODES", help="The model knows them all, the dataset has one of them, such as ja,en."
+)
 @click.option(
     "--skip", multiple=True, type=click.Choice(["datasets", "generate"]), help="Leave a stage out. Repeatable."
 )
@@ -92,6 +103,7 @@ def _json(command: Any) -> Any:
 @click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Most rows taken from a dataset; default 3000.")
 @click.option("--model", default="", metavar="ID", help="This model instead of the search's choice.")
 @click.option("--max-size", metavar="SIZE", help="Most bytes of the model's weights, such as 300MB; default 3GB.")
+@click.option("--cpu-latency", metavar="TIME", help="Most time of one answer on a CPU, such as 50ms; default: any.")
 @click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Default: the model's, else 5e-5."
 )
@@ -123,6 +135,7 @@ def run(prompt_file: str | None, dry_run: bool, **options: Any) -> int:
     Examples:
       p2m run prompt.txt
       p2m run prompt.txt --budget 2 --max-train-time 10m --max-size 300MB
+      p2m run prompt.txt --licence permissive --languages ja,en --max-size 300MB --cpu-latency 50ms
       p2m run prompt.txt --data my-rows.csv --test my-test.jsonl --skip datasets
       echo "Translate to French. input=yes output=oui" | p2m run - --dry-run
     """
@@ -352,7 +365,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
     from p2m.common.v1 import common_pb2
     from p2m.run.v1 import run_pb2
 
-    from orchestrator import amounts
+    from orchestrator import amounts, constraints
     from orchestrator.commands import Job
     from services.kit.wire import to_message
 
@@ -365,12 +378,19 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         lora=given["lora"],
         ask=given["ask"],
         adapt=given["adapt"],
+        include_gated=given["include_gated"],
+        licence=_word(given["licence"], "--licence", "permissive, commercial, or an id such as apache-2.0"),
+        dataset_task=_word(given["dataset_task"], "--dataset-task", "a task of the hub, such as text-classification"),
     )
+    if given["languages"] is not None:
+        options.languages.extend(amounts.words(given["languages"]) or [given["languages"]])
     plain = {
         "number": given["number"], "learning_rate": given["learning_rate"], "epochs": given["epochs"],
         "batch_tokens": given["batch_tokens"], "seed": given["seed"], "teacher_rows": given["teacher_rows"],
         "max_rows_per_source": given["max_rows"],
         "max_model_bytes": amounts.size(given["max_size"]) if given["max_size"] else None,
+        "max_dataset_bytes": amounts.size(given["dataset_max_size"]) if given["dataset_max_size"] else None,
+        "max_cpu_latency_ms": amounts.latency(given["cpu_latency"]) if given["cpu_latency"] else None,
         "max_train_seconds": amounts.duration(given["max_train_time"]) if given["max_train_time"] else None,
     }  # fmt: skip
     for name, value in plain.items():
@@ -378,6 +398,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
             setattr(options, name, value)
     if given["budget"]:
         options.budget.CopyFrom(to_message(amounts.budget(given["budget"]), common_pb2.Allowance))
+    constraints.check(options)
     if options.skip_generation and options.skip_datasets and not given["data"]:
         raise InvalidArgument(
             "NOTHING_TO_TRAIN_ON",
@@ -387,6 +408,13 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         prompt, options, given["name"], given["new"], list(given["data"]), given["test"], given["out"],
         given["connect"], given["as_json"],
     )  # fmt: skip
+
+
+def _word(given: str | None, option: str, wanted: str) -> str:
+    """A word in lower case; "" where none was typed."""
+    if given is not None and not given.strip():
+        raise InvalidArgument("BAD_OPTION", f"{option} is empty; wanted {wanted}.")
+    return (given or "").strip().lower()
 
 
 def _check_name(name: str) -> None:

@@ -2,6 +2,8 @@
 
     budget(["2", "200requests,600rpm"])   Allowance(dollars=2, requests=200, requests_per_minute=600)
     size("300MB")                         300_000_000
+    latency("50ms")                       50.0
+    words("ja, EN")                       ["ja", "en"]
     duration("1h30m")                     5400.0
 
 Each raises InvalidArgument that shows what was given and what is wanted.
@@ -27,6 +29,8 @@ _SIZE_UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
+_MOST_BYTES = 10**15
+_LATENCY = re.compile(r"([0-9][0-9_]{0,12}(?:\.[0-9]+)?)\s*(ms|s)", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.IGNORECASE)
 
 
@@ -54,9 +58,28 @@ def budget(given: Iterable[str]) -> Allowance:
 def size(given: str) -> int:
     """Bytes, out of "300MB", "1.5 GiB" or a bare number of bytes."""
     match = _SIZE.fullmatch(given.strip())
-    if match is None:
-        raise InvalidArgument("BAD_SIZE", f"The size {given!r} is not understood: wanted for example 300MB or 1.5GB.")
-    return int(float(match[1].replace("_", "")) * _SIZE_UNITS[(match[2] or "").lower()])
+    size_bytes = float(match[1].replace("_", "")) * _SIZE_UNITS[(match[2] or "").lower()] if match else 0.0
+    if not 1 <= size_bytes <= _MOST_BYTES:
+        raise InvalidArgument(
+            "BAD_SIZE", f"The size {given[:40]!r} is not understood: wanted for example 300MB or 1.5GB."
+        )
+    return int(size_bytes)
+
+
+def latency(given: str) -> float:
+    """Milliseconds, out of "50ms" or "0.2s"."""
+    match = _LATENCY.fullmatch(given.strip())
+    milliseconds = float(match[1].replace("_", "")) * (1000 if match[2].lower() == "s" else 1) if match else 0.0
+    if milliseconds <= 0:
+        raise InvalidArgument(
+            "BAD_LATENCY", f"The latency {given[:40]!r} is not understood: wanted for example 50ms or 0.2s."
+        )
+    return milliseconds
+
+
+def words(given: str) -> list[str]:
+    """Lower-case words, each once, out of a list with commas."""
+    return list(dict.fromkeys(word for part in given.split(",") if (word := part.strip().lower())))
 
 
 def duration(given: str) -> float:

@@ -182,6 +182,8 @@ class Live:
 def question(stream: TextIO, asked: run_pb2.Question, run: str) -> None:
     """Prints a question with its options numbered, and the command that answers it from elsewhere."""
     print(f"\n{clean(asked.text)}", file=stream)
+    for line in asked.details:
+        print(f"      {clean(line)}", file=stream)
     for number, option in enumerate(asked.options, 1):
         own = "  (what p2m would take)" if number == 1 else ""
         print(f"  {number:>2}  {clean(option.label or option.value)}{own}", file=stream)

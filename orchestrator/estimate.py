@@ -54,8 +54,8 @@ def estimate(job: Job) -> dict[str, dict[str, Cost]]:
     teacher_rows = options.teacher_rows if options.HasField("teacher_rows") else TEACHER_ROWS
     stages = {"parse": _levels((1, 1, 2), prompt + 400, prompt + 60)}
     if not options.skip_datasets:
-        # The choice among the candidates, then its columns; a second look when the first does not fit.
-        stages["datasets"] = _levels((1, 2, 4), prompt + 2500, 150)
+        # What such a dataset's card says, the choice among the candidates, the columns; a second look where they fail.
+        stages["datasets"] = _levels((2, 3, 5), prompt + 2500, 150)
         if options.adapt:
             rows = ADAPTED_ROWS
             stages["datasets"] = {
@@ -86,6 +86,7 @@ def estimate(job: Job) -> dict[str, dict[str, Cost]]:
 
 async def dry_run(terminal: Terminal, settings: Settings, job: Job) -> int:
     """Prints the estimate; nothing is started and nothing is spent."""
+    from orchestrator import constraints
     from services.kit.prices import Price, price_of
 
     given = bool(settings.openai_base_url or settings.openai_api_key.get_secret_value())
@@ -110,6 +111,9 @@ async def dry_run(terminal: Terminal, settings: Settings, job: Job) -> int:
         f"The budget stops it at {limits}." if limits else "No budget is set: --budget 2 stops at 2 dollars.",
         file=terminal.out,
     )
+    for what, asked in constraints.asked_for(job.options).items():
+        if asked:
+            print(f"Asked of the {what}: {asked}.", file=terminal.out)
     print("Nothing was started and nothing was spent.", file=terminal.out)
     return DONE
 

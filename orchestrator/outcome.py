@@ -22,10 +22,14 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      by} | None,
                      model: {id, location, architecture, why, score, size_bytes, downloads, learning_rate,
                      flags [str], by}, hypothetical_card: str}; by: "llm", "score", "person" or "option"
-    alternatives    {datasets: [{id, score, why, parts {name: value}, reachable bool, description}],
-                     models: [{id, score, why, parts {name: value}, size_bytes, downloads, location, flags,
-                     description}]}, best first, the chosen one among them, at most 25 and 10
-    excluded_models [{id, reason}]
+    asked_for       {model: str, dataset: str}: the constraints in words, "" where there were none
+    alternatives    {datasets: [{id, score, why, parts {name: value}, reachable bool, licence, languages [str],
+                     size_bytes, tasks [str], flags [str], description}],
+                     models: [{id, score, why, parts {name: value}, size_bytes, downloads, location, flags, licence,
+                     languages [str], cpu_latency_ms, description}]}, best first, the chosen one among them, at most
+                     25 and 10
+    excluded_models [{id, reason}];  excluded_datasets alike: what the constraints left out, those that ranked high
+    search_notes    {datasets: [str], models: [str]}: what the searches said of themselves
     generation      {rows int, dropped {reason: int}, stop_reason "number" | "budget" | "nothing_new", llm str,
                     parts int} | None
     prepare         {counts [{source, kind "retrieved" | "generated" | "user", split, rows}],
@@ -62,7 +66,7 @@ from typing import Any
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator import model_card
+from orchestrator import constraints, model_card
 from orchestrator import report as report_file
 from orchestrator.plain import plain
 from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
@@ -144,14 +148,19 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         },
         "alternatives": {
             "datasets": [
-                _candidate(candidate, "reachable") for candidate in found.get("candidates", [])[:SHOWN_DATASETS]
+                _candidate(candidate, "reachable", "licence", "languages", "size_bytes", "tasks", "flags")
+                for candidate in found.get("candidates", [])[:SHOWN_DATASETS]
             ],
             "models": [
-                _candidate(candidate, "size_bytes", "downloads", "location", "flags")
+                _candidate(candidate, "size_bytes", "downloads", "location", "flags", "licence", "languages",
+                           "cpu_latency_ms")
                 for candidate in models["candidates"][:SHOWN_MODELS]
             ],
         },
+        "asked_for": constraints.asked_for(step.options),
         "excluded_models": models["excluded"],
+        "excluded_datasets": found.get("excluded", []),
+        "search_notes": {"datasets": found.get("notes", []), "models": models.get("notes", [])},
         "generation": {key: generated[key] for key in ("rows", "dropped", "stop_reason", "llm", "parts")}
         if "rows" in generated
         else None,
@@ -200,7 +209,7 @@ def _candidate(candidate: dict[str, Any], *keys: str) -> dict[str, Any]:
         "why": candidate["why"],
         "parts": {part["name"]: part["value"] for part in candidate["parts"]},
         "description": candidate["description"][:_DESCRIPTION_CHARACTERS],
-        **{key: candidate[key] for key in keys},
+        **{key: candidate.get(key) for key in keys},
     }
 
 

@@ -336,7 +336,8 @@ def _examples_text(samples: list[dict[str, Any]], errors: list[dict[str, Any]]) 
 def _dataset_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
     candidates = (record.get("alternatives") or {}).get("datasets") or []
     chosen = (record.get("chosen") or {}).get("dataset")
-    if not candidates and not chosen:
+    excluded, notes = record.get("excluded_datasets") or [], _search_notes(record, "dataset")
+    if not candidates and not chosen and not excluded:
         return []
     if chosen:
         columns = " + ".join(chosen.get("input_columns") or [])
@@ -344,15 +345,23 @@ def _dataset_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
         if columns:
             rows_text = _plural(chosen.get("rows") or 0, "row")
             text += f" Input: {columns}; output: {chosen.get('output_column', '')}; {rows_text}."
-        if chosen.get("licence"):
-            text += f" Licence: {chosen['licence']}."
+        text += f" Licence: {chosen.get('licence') or 'not known'}."
     else:
-        text = "None was taken. These were considered."
+        text = f"None was taken.{' These were considered.' if candidates else ''}"
     rows = [
-        _candidate(c, chosen, "" if c.get("reachable", True) else "cannot be loaded from here") for c in candidates[:10]
+        _candidate(c, chosen, [] if c.get("reachable", True) else ["cannot be loaded from here"])
+        for c in candidates[:10]
     ]
     return [
-        {"id": "dataset", "title": "The dataset", "noun": "Dataset", "text": text, "candidates": rows, "excluded": []}
+        {
+            "id": "dataset",
+            "title": "The dataset",
+            "noun": "Dataset",
+            "text": text,
+            "notes": notes,
+            "candidates": rows,
+            "excluded": excluded[:50],
+        }
     ]
 
 
@@ -368,13 +377,7 @@ def _model_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
             chosen.get("flags") or []
         )
     rows = [
-        _candidate(
-            c,
-            chosen,
-            ", ".join(
-                filter(None, [bytes_text(c["size_bytes"]) if c.get("size_bytes") else "", *(c.get("flags") or [])])
-            ),
-        )
+        _candidate(c, chosen, [f"about {c['cpu_latency_ms']:.0f} ms on a CPU"] if c.get("cpu_latency_ms") else [])
         for c in candidates[:10]
     ]
     return [
@@ -383,18 +386,33 @@ def _model_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
             "title": "The model",
             "noun": "Model",
             "text": text,
+            "notes": _search_notes(record, "model"),
             "candidates": rows,
             "excluded": excluded[:50],
         }
     ]
 
 
-def _candidate(candidate: dict[str, Any], chosen: dict[str, Any] | None, detail: str) -> dict[str, Any]:
+def _search_notes(record: dict[str, Any], what: str) -> list[str]:
+    """What was asked for, then what the search said of itself."""
+    asked = (record.get("asked_for") or {}).get(what) or ""
+    notes = (record.get("search_notes") or {}).get(f"{what}s") or []
+    return [*([f"Asked for: {asked}."] if asked else []), *notes]
+
+
+def _candidate(candidate: dict[str, Any], chosen: dict[str, Any] | None, more: list[str]) -> dict[str, Any]:
+    facts = [
+        candidate.get("licence") or "",
+        " ".join((candidate.get("languages") or [])[:5]),
+        bytes_text(candidate["size_bytes"]) if candidate.get("size_bytes") else "",
+        *more,
+        *(flag.rstrip(".") for flag in candidate.get("flags") or []),
+    ]
     return {
         "id": candidate["id"],
         "score": f"{candidate.get('score') or 0:.3g}",
         "why": candidate.get("why") or "",
-        "detail": detail,
+        "detail": "; ".join(fact for fact in facts if fact),
         "chosen": bool(chosen) and chosen["id"] == candidate["id"],  # type: ignore[index]
     }
 
@@ -461,13 +479,19 @@ def command(record: dict[str, Any]) -> str:
         ("dataset", "--dataset"), ("model", "--model"), ("number", "--number"), ("max_rows_per_source", "--max-rows"),
         ("max_model_bytes", "--max-size"), ("learning_rate", "--learning-rate"), ("epochs", "--epochs"),
         ("batch_tokens", "--batch-tokens"), ("max_train_seconds", "--max-train-time"), ("seed", "--seed"),
-        ("teacher_rows", "--teacher-rows"),
+        ("teacher_rows", "--teacher-rows"), ("licence", "--licence"), ("max_dataset_bytes", "--dataset-max-size"),
+        ("dataset_task", "--dataset-task"),
     ):  # fmt: skip
         if options.get(option) not in (None, ""):
             words += [flag, shlex.quote(_number(options[option]))]
+    if options.get("max_cpu_latency_ms"):
+        words += ["--cpu-latency", f"{options['max_cpu_latency_ms']:.10g}ms"]
+    if options.get("languages"):
+        words += ["--languages", shlex.quote(",".join(options["languages"]))]
     for option, flag in (
         ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
         ("ask", "--ask"), ("adapt", "--adapt"),
+        ("include_gated", "--include-gated"),
     ):  # fmt: skip
         words += [flag] if options.get(option) else []
     words += ["--data FILE" for name in record.get("artifacts") or {} if name.startswith("user-")]

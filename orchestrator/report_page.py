@@ -203,6 +203,7 @@ the test set is large enough to show.</p>
 {% for choice in choices %}
 <section id="choice-{{ choice.id }}"><h2>{{ choice.title }}</h2>
 <p class="lead">{{ choice.text }}</p>
+{% if choice.notes %}<ul class="notes small">{% for note in choice.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 {% if choice.candidates %}<div class="table"><table><thead><tr><th>{{ choice.noun }}</th><th class="n">Score</th><th>Why it is here</th></tr></thead><tbody>
 {% for row in choice.candidates %}<tr{% if row.chosen %} class="chosen"{% endif %}><td>{{ row.id }}{% if row.chosen %} ✓{% endif %}</td><td class="n">{{ row.score }}</td>
 <td>{{ row.why }}{% if row.detail %} <span class="soft small">{{ row.detail }}</span>{% endif %}</td></tr>

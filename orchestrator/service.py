@@ -22,6 +22,7 @@ from typing import Any
 import grpc
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
+from orchestrator import constraints
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
@@ -221,6 +222,8 @@ def _check_options(options: run_pb2.RunOptions) -> None:
     check("number", 0, 1_000_000)
     check("parts", 1, 100)
     check("max_model_bytes", 1, 1e15)
+    check("max_cpu_latency_ms", 1e-3, 1e9)
+    check("max_dataset_bytes", 1, 1e15)
     check("learning_rate", 1e-9, 10)
     check("epochs", 1e-6, 10_000)
     check("batch_tokens", 1, 10_000_000)
@@ -229,6 +232,7 @@ def _check_options(options: run_pb2.RunOptions) -> None:
     check("teacher_rows", 0, 1_000_000)
     check("max_rows_per_source", 1, 1_000_000_000)
     check("checkpoint_steps", 1, 1_000_000_000)
+    constraints.check(options)
     generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)
     if options.dataset and options.skip_datasets:
         raise InvalidArgument(

@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import leases
+from orchestrator import constraints, leases
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -37,7 +37,6 @@ from services.kit.wire import from_message, to_message
 
 DEFAULT_NUMBER = 200
 DEFAULT_TEACHER_ROWS = 100
-MAX_MODEL_BYTES = 3_000_000_000
 SHOWN_DATASETS = 25
 SHOWN_MODELS = 10
 
@@ -129,7 +128,7 @@ async def datasets(step: Step) -> Outcome:
         return Outcome("switched off", skipped=True)
     by_hand = step.options.dataset
     lease = step.lease("datasets")
-    found: dict[str, Any] = {"candidates": [], "notes": []}
+    found: dict[str, Any] = {"candidates": [], "excluded": [], "notes": []}
     ledger = Ledger()
     try:
         if by_hand:
@@ -138,11 +137,11 @@ async def datasets(step: Step) -> Outcome:
             search = await step.stages.search_datasets(
                 dataset_retriever_pb2.SearchRequest(
                     request_id=f"{step.name}/dataset_search", allowance=_allowance(lease), spec=step.spec,
-                    k=SHOWN_DATASETS, rerank=step.settings.rerank,
+                    k=SHOWN_DATASETS, rerank=step.settings.rerank, filters=constraints.of_datasets(step.options),
                 )
             )  # fmt: skip
             ledger += from_message(search.ledger, Ledger)
-            found = {"candidates": plain(search)["candidates"], "notes": [*search.notes]}
+            found = {key: plain(search)[key] for key in ("candidates", "excluded", "notes")}
             picks, by = fitting(search)
             if step.options.ask:
                 picks, by = [await step.ask(dataset_question(search, picks))], "person"
@@ -186,6 +185,10 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
         )
     )  # fmt: skip
     ledger += from_message(look.ledger, Ledger)
+    if other := constraints.other_licence(pick, look.licence, step.options):
+        if by != "option":
+            raise FailedPrecondition("OTHER_LICENCE", other)
+        found["notes"].append(f"{other} It is used all the same, since you named it.")
     inputs, output = [*look.input_columns], look.output_column
     if step.options.ask:
         answer = await step.ask(columns_question(pick, look))
@@ -281,17 +284,16 @@ async def models(step: Step) -> Outcome:
         model_retriever_pb2.SearchRequest(
             request_id=f"{step.name}/model_search", allowance=_allowance(step.lease("models")), spec=step.spec,
             k=SHOWN_MODELS,
-            constraints=model_retriever_pb2.Constraints(
-                max_size_bytes=step.options.max_model_bytes or MAX_MODEL_BYTES, model=step.options.model
-            ),
+            constraints=constraints.of_models(step.options),
         )
     )  # fmt: skip
     ledger = from_message(search.ledger, Ledger)
     if not search.candidates:
+        asked = constraints.asked_for(step.options)["model"] or "a model of at most 3 GB"
         reasons = "; ".join(f"{model.id}: {model.reason}" for model in search.excluded[:5]) or "the catalogue has none"
         raise FailedPrecondition(
             "NO_MODEL",
-            f"No model can be used ({reasons}). Name one with --model, or raise --max-model-bytes.",
+            f"No model can be used ({reasons}). Name one with --model, or ask for less than: {asked}.",
             field="model",
         )
     candidate, by = search.candidates[0], "option" if step.options.model else "score"

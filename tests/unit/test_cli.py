@@ -107,7 +107,8 @@ def test_options_become_the_runs_options() -> None:
     typed = (
         "p.txt --name n --number 40 --skip datasets --max-size 1.5GB --learning-rate 2e-4 --epochs 2 "
         "--batch-tokens 512 --max-train-time 1h30m --lora --seed 7 --budget 2,200requests --budget 600rpm "
-        "--teacher-rows 0 --model m --ask"
+        "--teacher-rows 0 --model m --ask --licence Permissive --languages ja,EN,ja --cpu-latency 0.05s "
+        "--dataset-max-size 2GB --dataset-task summarization --include-gated"
     )
     context = run.make_context("run", typed.split())
     context.params.pop("prompt_file"), context.params.pop("dry_run")
@@ -122,6 +123,12 @@ def test_options_become_the_runs_options() -> None:
     assert (options.max_model_bytes, options.max_train_seconds, options.batch_tokens) == (1_500_000_000, 5400.0, 512)
     assert (options.learning_rate, options.epochs, options.seed, options.model) == (2e-4, 2.0, 7, "m")
     assert (options.budget.dollars, options.budget.requests, options.budget.requests_per_minute) == (2.0, 200, 600)
+    assert (options.licence, [*options.languages], options.max_cpu_latency_ms) == ("permissive", ["ja", "en"], 50.0)
+    assert (options.max_dataset_bytes, options.dataset_task, options.include_gated) == (
+        2_000_000_000,
+        "summarization",
+        True,
+    )
     assert options.HasField("teacher_rows") and not options.budget.HasField("tokens")
 
     bare = run.make_context("run", ["p.txt"])
@@ -157,6 +164,14 @@ def test_a_wrong_budget_says_what_is_wanted(given: str) -> None:
 def test_a_size_is_read(given: str, wanted: int) -> None:
     """Decimal and binary units, and bare bytes."""
     assert amounts.size(given) == wanted
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("50ms", 50.0), ("0.2 s", 200.0), ("1_500MS", 1500.0)])
+def test_a_latency_is_read(given: str, wanted: float) -> None:
+    """Milliseconds and seconds; a bare number could be either and is refused."""
+    assert amounts.latency(given) == wanted
+    with pytest.raises(InvalidArgument, match="50ms"):
+        amounts.latency(given.rstrip("msMS "))
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("5m", 300), ("90s", 90), ("90", 90), ("1h30m", 5400), ("0.5h", 1800)])
@@ -212,6 +227,14 @@ async def test_a_bad_prompt_is_refused_before_anything_starts(p2m: Cli, content:
         (("run",), 2, "No prompt"),
         (("run", "prompt.txt", "--budget", "lots"), 2, "budget 'lots'"),
         (("run", "prompt.txt", "--max-size", "big"), 2, "300MB"),
+        (("run", "prompt.txt", "--max-size", "9" * 500), 2, "300MB"),
+        (("run", "prompt.txt", "--dataset-max-size", "0"), 2, "300MB"),
+        (("run", "prompt.txt", "--cpu-latency", "50"), 2, "50ms"),
+        (("run", "prompt.txt", "--licence", "free"), 2, "permissive, commercial"),
+        (("run", "prompt.txt", "--licence", ""), 2, "permissive, commercial"),
+        (("run", "prompt.txt", "--languages", "english"), 2, "en or ja"),
+        (("run", "prompt.txt", "--languages", ","), 2, "en or ja"),
+        (("run", "prompt.txt", "--dataset-task", "make it short"), 2, "text-classification"),
         (("run", "prompt.txt", "--name", "../x"), 2, "name"),
         (("run", "prompt.txt", "--epochs", "0"), 2, "--epochs"),
         (("run", "prompt.txt", "--skip", "datasets", "--skip", "generate"), 2, "--data"),
@@ -304,6 +327,11 @@ async def test_a_dry_run_says_the_cost_and_does_nothing(p2m: Cli) -> None:
     assert [path.name for path in p2m.home.iterdir()] == ["p2m.log"]
     shown = await p2m("run", "prompt.txt", "--dry-run", "--budget", "2")
     assert shown.status == 0 and "generate" in shown.out and "The budget stops it at $2.00" in shown.out
+    assert "Asked of" not in shown.out
+    asked = ("--licence", "permissive", "--languages", "ja,en", "--max-size", "300MB", "--cpu-latency", "50ms")
+    shown = await p2m("run", "prompt.txt", "--dry-run", *asked)
+    assert "Asked of the model: at most 300 MB, at most 50 ms an answer on a CPU, permissive licence" in shown.out
+    assert "Asked of the dataset: permissive licence, in ja or en." in shown.out
 
 
 def test_what_is_switched_off_costs_nothing() -> None:

@@ -82,6 +82,8 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
         "840 / 280 / 280", "near duplicate", "Sample 9: the meeting", "timex/tempeval", "cannot be loaded from here",
         "google/flan-t5-base", "$0.0082", "gpt-4o-mini", "in the test split and were taken out", "--seed 7",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "Apache-2.0", "at most 99.1 %",
+        "Asked for: at most 300 MB, permissive licence.", "Left out 12 of 49 datasets: 12 not permissive.",
+        "hate/speech", "cc-by-nc-4.0", "apache-2.0; en; 120 kB", "It is gated",
     ):  # fmt: skip
         assert text in page.text, text
 
@@ -149,11 +151,12 @@ def test_the_command_is_the_runs_own() -> None:
     record = sample_record()
     record["options"] = {
         "number": 50, "skip_datasets": True, "model": "a b", "max_model_bytes": 300_000_000, "learning_rate": 2e-5,
-        "lora": True,
+        "lora": True, "licence": "permissive", "languages": ["ja", "en"], "max_cpu_latency_ms": 12_500_000.0,
+        "include_gated": True,
     }  # fmt: skip
     assert report.command(record) == (
         "p2m run PROMPT_FILE --name normalise-dates --model 'a b' --number 50 --max-size 300000000 --learning-rate "
-        "2e-05 --skip datasets --lora"
+        "2e-05 --licence permissive --cpu-latency 12500000ms --languages ja,en --skip datasets --lora --include-gated"
     )
 
 
