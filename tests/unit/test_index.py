@@ -29,6 +29,12 @@ def _saved(folder: Path, texts: list[str] = TEXTS) -> Path:
     return folder
 
 
+def _current(folder: Path) -> Path:
+    version = index.current(folder)
+    assert version
+    return version
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _saved(tmp_path_factory.mktemp("index") / "datasets")
@@ -128,7 +134,7 @@ def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:
 def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
     """One changed byte in any file of the index is DATA_LOSS, never another ranking."""
     folder = _saved(tmp_path / "damaged")
-    damaged = folder / "vectors.faiss"
+    damaged = _current(folder) / "vectors.faiss"
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(bytes(data))
@@ -141,7 +147,7 @@ def test_a_missing_index_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="p2m catalogue build"):
         index.Index.load(tmp_path / "none")
     folder = _saved(tmp_path / "cut")
-    (folder / "manifest.json").write_text("{")
+    (_current(folder) / "manifest.json").write_text("{")
     with pytest.raises(DataLoss):
         index.Index.load(folder)
 
@@ -152,11 +158,22 @@ def test_a_vector_of_another_encoder_is_refused(folder: Path) -> None:
         index.Index.load(folder).cosine([0.0] * 384)
 
 
-def test_a_new_index_takes_the_place_of_the_old(tmp_path: Path) -> None:
-    """Who has the old index open goes on with it; who opens it now has the new one; nothing is left beside it."""
-    folder = _saved(tmp_path / "catalogue" / "datasets")
-    old = index.Index.load(folder)
+def test_a_new_version_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    """Who has the old version open goes on with it; who opens it now has the new one; only these two are left."""
+    folder = _saved(tmp_path / "datasets", ["first"])
+    _saved(folder)
+    before, old = _current(folder), index.Index.load(folder)
+    (folder / ".staging-now").mkdir()
     _saved(folder, ["omega"])
     new = index.Index.load(folder)
     assert old.entry(1)["description"] == "beta gamma" and new.bm25("omega")[0] > 0
-    assert {path.name for path in folder.parent.iterdir()} == {"datasets", ".datasets.lock"}
+    left = {path.name for path in folder.iterdir()}
+    assert left == {".lock", ".staging-now", "current", before.name, _current(folder).name}
+
+
+def test_the_same_again_is_the_same_version(tmp_path: Path) -> None:
+    """What is built of the same has the same name, and heals what was damaged there."""
+    version = _current(_saved(tmp_path / "datasets"))
+    (version / "texts.jsonl").write_text("")
+    assert _current(_saved(tmp_path / "datasets")) == version
+    assert len(index.Index.load(tmp_path / "datasets").texts) == len(TEXTS)
