@@ -1,99 +1,252 @@
-"""A dataset of the Hugging Face hub, streamed by `datasets`. Runs in a child process; no code of the hub's is ever run.
+"""A dataset of the Hugging Face hub, read where it lies. Runs in a child process; no code of the hub's is ever run.
 
-What cannot be had is said before anything is fetched: GATED, SCRIPT_ONLY, NO_DATA_FILES.
+    dataset_info            the commit, the licence, whether it is gated, its files
+    datasets' own rules     which files make which split of which configuration (README, folders, file names)
+    refs/convert/parquet    the Parquet copy that the hub makes of most datasets: where a dataset is loaded by a script,
+                            or lies in files that are not read here
+    remote                  the files' bytes
+
+`datasets` tells what to read; the reading is that of `kit.readers`, the same as of a person's own files: bad rows are
+counted, a broken connection goes on where it broke, and nothing is read that the caps do not allow.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-from services.dataset_retriever.source import Source, best_config
+from services.dataset_retriever.folder import explained, inferred, rows_of
+from services.dataset_retriever.remote import CapReached, Line
+from services.dataset_retriever.source import Source, best_config, labelled
 from services.kit import locations
 from services.kit.errors import FailedPrecondition, NotFound, P2MError
-from services.kit.rows import FORMATS
+from services.kit.readers import AS_IT_LOOKS, FORMATS, DataFile, Layout, Tally, format_of
 from services.kit.settings import Settings
 
-_FORMATS = (*FORMATS, ".arrow", ".txt")
+CONVERTED = "refs/convert/parquet"
+# Of a split with many files so many are read to the same number of rows: one alone may hold one label, or one year.
+_SPREAD_FILES = 8
+_ABOUT = ("dataset_infos.json", "dataset_dict.json", "state.json", "dataset_info.json", "config.json")
+_NOTATION = frozenset("<>,:")
 
 
-def open_hub(name: str, config: str, instruction: str, settings: Settings) -> Source:
-    """The dataset `name` ("owner/name").
+@dataclass(frozen=True)
+class _Plan:
+    """Which files make a configuration. `features` is None where the files themselves must tell."""
 
-    NotFound for an unknown dataset or configuration, FailedPrecondition (GATED, SCRIPT_ONLY, NO_DATA_FILES,
-    HUB_OFFLINE), Unavailable where the hub is out of reach.
-    """
-    if settings.hub_offline:
-        raise FailedPrecondition("HUB_OFFLINE", f"{name} is on the hub, which is switched off (HF_HUB_OFFLINE).")
-    _environment(settings)
-    try:
-        licence = _check(name, settings)
-        return _open(name, config, instruction, licence)
-    except P2MError:
-        raise
-    except Exception as error:
-        raise _explained(error, name, settings) from error
+    configs: tuple[str, ...]
+    config: str
+    files: dict[str, list[str]]
+    """{split: paths in the repository}."""
+    revision: str
+    features: Any = None
+    sizes: Mapping[str, int] | None = None
+    layout: Layout = AS_IT_LOOKS
+    notes: tuple[str, ...] = ()
 
 
-def _environment(settings: Settings) -> None:
-    """The hub's client reads its settings when it is imported, which in this process was not yet."""
+def prepare(settings: Settings) -> None:
+    """The hub's clients read their settings when they are imported, which in this process was not yet."""
     os.environ["HF_ENDPOINT"] = settings.hub_url
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["USE_TORCH"] = "0"  # `datasets` would import it, which takes seconds
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    if settings.hub_token.get_secret_value():
+        os.environ["HF_TOKEN"] = settings.hub_token.get_secret_value()
     if settings.hub_cache:
         os.environ["HF_HUB_CACHE"] = str(settings.hub_cache)
         os.environ["HF_DATASETS_CACHE"] = str(settings.hub_cache / "datasets")
 
 
-def _check(name: str, settings: Settings) -> str:
-    """The licence; raises where the dataset cannot be loaded."""
-    from huggingface_hub import HfApi, get_token
+def open_hub(name: str, config: str, instruction: str, revision: str, line: Line) -> Source:
+    """The dataset `name` ("owner/name") at a revision ("": the newest).
 
-    info: Any = HfApi(endpoint=settings.hub_url).dataset_info(name)
-    if info.gated and not get_token():
-        raise _gated(name, settings)
-    files = [sibling.rfilename.lower() for sibling in info.siblings or []]
-    data = [file for file in files if file.removesuffix(".gz").endswith(_FORMATS) and not _is_about(file)]
-    if not data and any(file.endswith(".py") for file in files):
-        raise _script_only(name)
-    if not data:
-        raise FailedPrecondition(
-            "NO_DATA_FILES", f"{name} has no data file that can be read: wanted {', '.join(FORMATS)}."
-        )
+    NotFound for an unknown dataset, revision or configuration, FailedPrecondition (GATED, SCRIPT_ONLY, NO_DATA_FILES,
+    BAD_DATASET), Unauthenticated for a wrong token, Unavailable where the hub is out of reach.
+    """
+    try:
+        return _open(name, config, instruction, revision, line)
+    except (P2MError, CapReached):
+        raise
+    except Exception as error:
+        raise _explained(error, name, line) from error
+
+
+def _open(name: str, config: str, instruction: str, revision: str, line: Line) -> Source:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=line.settings.hub_url, token=line.token)
+    info: Any = line.ask(lambda: api.dataset_info(name, revision=revision or None))
+    if info.gated and not line.token:
+        raise _gated(name, line.settings)
+    # Of a dataset that was renamed, the new name.
+    plan = _plan(info.id, config, instruction, info, api, line)
+    files = {
+        split: [_file(info.id, path, plan.revision, line) for path in paths] for split, paths in plan.files.items()
+    }
+    kinds, class_names = _columns(plan, files)
     licence = getattr(info.card_data, "license", None) or ""
-    return ", ".join(licence) if isinstance(licence, list) else str(licence)
+
+    def read(split: str, columns: Collection[str] | None, tally: Tally, most: int) -> Iterator[dict[str, Any]]:
+        found = files[split]
+        if len(found) > _SPREAD_FILES:
+            found = random.Random(f"0 {split}").sample(found, len(found))
+        each = -(-most // min(len(found), _SPREAD_FILES)) if most else None
+        left = most
+        for file in found:
+            for number, row in enumerate(rows_of([file], tally, columns, plan.layout)):
+                if number == each or (most and left == 0):
+                    break
+                left -= 1
+                yield labelled(row, kinds)
+
+    return Source(
+        configs=plan.configs,
+        config=plan.config,
+        features=kinds,
+        class_names=class_names,
+        splits={split: (plan.sizes or {}).get(split, 0) for split in files},
+        licence=", ".join(licence) if isinstance(licence, list) else str(licence),
+        read=read,
+        revision=plan.revision,
+        notes=plan.notes,
+    )
 
 
-def _open(name: str, config: str, instruction: str, licence: str) -> Source:
+def _plan(name: str, config: str, instruction: str, info: Any, api: Any, line: Line) -> _Plan:
+    paths = [sibling.rfilename for sibling in info.siblings or []]
+    script = next((path for path in paths if path == f"{name.rpartition('/')[2]}.py"), "")
+    readable = [path for path in paths if format_of(path) and PurePosixPath(path).name not in _ABOUT]
+    if not script and readable:
+        plan = _as_it_lies(name, config, instruction, info.sha, line)
+        if all(format_of(path) for paths in plan.files.values() for path in paths):
+            return plan
+        why = "some of its files are in a format that is not read here"
+    else:
+        script = script or next((path for path in paths if path.endswith(".py")), "")
+        why = f"it is loaded by its own program {script}, which is not run" if script else "it has no file of rows"
+    converted = _converted(name, config, instruction, why, api, line)
+    if converted is not None:
+        return converted
+    if script:
+        raise FailedPrecondition(
+            "SCRIPT_ONLY",
+            f"{name} can only be loaded by running its Python script {script}, which is not done, and the hub has no "
+            f"Parquet copy of it (the branch {CONVERTED}). Take another dataset.",
+        )
+    raise _no_data(name)
+
+
+def _as_it_lies(name: str, config: str, instruction: str, commit: str, line: Line) -> _Plan:
+    """The files by the rules of `datasets`: the README's `configs`, else folders, else file names."""
     import datasets
 
-    names = datasets.get_dataset_config_names(name)
+    names = line.ask(lambda: datasets.get_dataset_config_names(name, revision=commit, token=line.token))
+    chosen = _chosen(names, config, instruction, name)
+    builder: Any = line.ask(lambda: datasets.load_dataset_builder(name, chosen, revision=commit, token=line.token))
+    base = f"hf://datasets/{name}@{commit}/"
+    files = {str(split): [_inside(str(url), base) for url in urls] for split, urls in builder.config.data_files.items()}
+    sizes = {split: int(one.num_examples or 0) for split, one in (builder.info.splits or {}).items()}
+    return _Plan(tuple(names), chosen, files, commit, builder.info.features, sizes, _layout(builder.config))
+
+
+def _inside(url: str, base: str) -> str:
+    """The path in the repository; of what lies elsewhere, or in an archive, the whole address, which is no format."""
+    return url.removeprefix(base) if url.startswith(base) else f"{url} "
+
+
+def _layout(config: Any) -> Layout:
+    """What a README says of how CSV and JSON files are to be read."""
+    separator = getattr(config, "delimiter", None) or getattr(config, "sep", None) or ""
+    return Layout(
+        # The usual comma may not have been said at all.
+        separator=separator if len(separator) == 1 and separator != "," else "",
+        names=tuple(getattr(config, "names", None) or getattr(config, "column_names", None) or ()),
+        field=getattr(config, "field", None) or "",
+        encoding=getattr(config, "encoding", None) or "",
+    )
+
+
+def _converted(name: str, config: str, instruction: str, why: str, api: Any, line: Line) -> _Plan | None:
+    """The hub's own Parquet copy: <configuration>/<split>/<number>.parquet. None where there is none."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        info = line.ask(lambda: api.dataset_info(name, revision=CONVERTED))
+    except RevisionNotFoundError:
+        return None
+    found: dict[str, dict[str, list[str]]] = {}
+    partial = False
+    for sibling in sorted(info.siblings or [], key=lambda one: one.rfilename):
+        config_name, _, rest = sibling.rfilename.rpartition("/")[0].partition("/")
+        if rest and sibling.rfilename.endswith(".parquet"):
+            partial = partial or rest.startswith("partial-")
+            found.setdefault(config_name, {}).setdefault(rest.removeprefix("partial-"), []).append(sibling.rfilename)
+    if not found:
+        return None
+    names = list(found)
+    chosen = _chosen(names, config, instruction, name)
+    notes = [f"Loaded from the hub's own Parquet copy of {name} ({CONVERTED}): {why}."]
+    if partial:
+        notes.append("The hub's copy holds only the first part of it.")
+    return _Plan(tuple(names), chosen, found[chosen], info.sha, notes=tuple(notes))
+
+
+def _chosen(names: Sequence[str], config: str, instruction: str, dataset: str) -> str:
     chosen = config or best_config(names, instruction)
     if chosen not in names:
-        raise NotFound("NO_SUCH_CONFIG", f"{name} has no configuration {chosen!r}: it has {', '.join(names[:50])}.")
-    streams = {
-        split: stream.decode(False) for split, stream in datasets.load_dataset(name, chosen, streaming=True).items()
-    }
-    first = next(iter(streams.values()))
-    features = first.features or first._resolve_features().features
+        listed = ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+        raise NotFound("NO_SUCH_CONFIG", f"{dataset} has no configuration {chosen!r}: it has {listed}.")
+    return chosen
+
+
+def _file(name: str, path: str, revision: str, line: Line) -> DataFile:
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(name, path, repo_type="dataset", revision=revision, endpoint=line.settings.hub_url)
+    return DataFile(path, lambda: io.BufferedReader(line.open(url, path), 1 << 16))
+
+
+# -- columns
+
+
+def _columns(plan: _Plan, files: Mapping[str, list[DataFile]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    split = "train" if "train" in files else next(iter(files))
+    features = plan.features
+    if features is None and files[split][0].name.endswith(".parquet"):
+        features = _written_in(files[split][0])
+    if features is None:
+        return inferred(rows_of(files[split], Tally(), None, plan.layout)), {}
     kinds, class_names = {}, dict[str, tuple[str, ...]]()
     for column, feature in features.items():
         kinds[column] = _kind(feature, column, class_names)
-    info = first.info.splits or {}
-    sizes = {split: int(info[split].num_examples or 0) if split in info else 0 for split in streams}
+    return kinds, class_names
 
-    def read(split: str) -> Iterator[dict[str, Any]]:
-        return iter(streams[split])
 
-    return Source(tuple(names), chosen, kinds, class_names, sizes, licence, read)
+def _written_in(file: DataFile) -> Any:
+    """The features that a Parquet file states, or that follow from its schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    with explained(), file.open() as raw:
+        try:
+            return Features.from_arrow_schema(pq.read_schema(raw))
+        except (pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError):
+            return None  # the reader of rows will tell what is wrong
 
 
 def _kind(feature: Any, path: str, class_names: dict[str, tuple[str, ...]]) -> str:
     """A feature of `datasets` in the catalogue's words; label names are noted under the dotted path."""
     if isinstance(feature, Mapping):
-        inside = (f"{name}: {_kind(part, f'{path}.{name}', class_names)}" for name, part in feature.items())
+        parts = ((name, part) for name, part in feature.items() if not _NOTATION.intersection(str(name)))
+        inside = (f"{name}: {_kind(part, f'{path}.{name}', class_names)}" for name, part in parts)
         return f"struct<{', '.join(inside)}>"
     if isinstance(feature, list):
         return f"list<{_kind(feature[0], path, class_names)}>"
@@ -110,38 +263,37 @@ def _kind(feature: Any, path: str, class_names: dict[str, tuple[str, ...]]) -> s
     return kind.lower()
 
 
-def _is_about(file: str) -> bool:
-    return file.rpartition("/")[2] in ("dataset_infos.json", "dataset_dict.json", "state.json", "dataset_info.json")
+# -- errors
 
 
-def _explained(error: Exception, name: str, settings: Settings) -> P2MError:
+def _explained(error: Exception, name: str, line: Line) -> P2MError:
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    text = str(error)
-    if "script" in text.lower() and isinstance(error, RuntimeError):
-        return _script_only(name)
+    text = " ".join(str(error).split())
+    if isinstance(error, GatedRepoError) or (isinstance(error, DatasetNotFoundError) and "gated" in text):
+        return _gated(name, line.settings, with_token=line.token is not None)
     if isinstance(error, DatasetNotFoundError):
-        return (
-            _gated(name, settings) if "gated" in text else NotFound("NOT_ON_HUB", f"{settings.hub_url} has no {name}.")
-        )
+        return NotFound("NOT_ON_HUB", f"{line.settings.hub_url} has no {name}.")
     if isinstance(error, DataFilesNotFoundError):
-        return FailedPrecondition(
-            "NO_DATA_FILES", f"{name} has no data file that can be read: wanted {', '.join(FORMATS)}."
-        )
-    if isinstance(error, ValueError | TypeError | KeyError) and not isinstance(error, OSError):
+        return _no_data(name)
+    if isinstance(error, ValueError | TypeError | KeyError | FileNotFoundError | RuntimeError) and not isinstance(
+        error, HfHubHTTPError
+    ):
         return FailedPrecondition("BAD_DATASET", f"{name} cannot be read ({type(error).__name__}: {text[:200]}).")
-    return locations.hub_error(error, name, settings)
+    return locations.hub_error(error, name, line.settings)
 
 
-def _gated(name: str, settings: Settings) -> P2MError:
+def _gated(name: str, settings: Settings, *, with_token: bool = False) -> P2MError:
+    page = f"{settings.hub_url}/datasets/{name}"
+    if with_token:
+        message = f"{name} is gated, and the token (HF_TOKEN) has no access: accept its terms at {page}"
+    else:
+        message = f"{name} is gated: accept its terms at {page} and set HF_TOKEN"
+    return FailedPrecondition("GATED", f"{message}, or take another.")
+
+
+def _no_data(name: str) -> P2MError:
     return FailedPrecondition(
-        "GATED",
-        f"{name} is gated: accept its terms at {settings.hub_url}/datasets/{name} and set HF_TOKEN, or take another.",
-    )
-
-
-def _script_only(name: str) -> P2MError:
-    return FailedPrecondition(
-        "SCRIPT_ONLY",
-        f"{name} can only be loaded by running its Python script, which is not done. Take another dataset.",
+        "NO_DATA_FILES", f"{name} has no data file that can be read: wanted {', '.join(FORMATS)}."
     )

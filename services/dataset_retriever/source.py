@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.kit.readers import Tally
 from services.kit.text import words
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset in one configuration: what it says of itself, and `read(split)`, its rows one after another."""
+    """A dataset in one configuration: what it says of itself, and `read`, the rows of a split one after another."""
 
     configs: tuple[str, ...]
     config: str
@@ -21,7 +22,21 @@ class Source:
     splits: dict[str, int]
     """{split: rows}; 0 where the number is not known."""
     licence: str
-    read: Callable[[str], Iterator[dict[str, Any]]]
+    read: Callable[[str, Collection[str] | None, Tally, int], Iterator[dict[str, Any]]]
+    """read(split, columns, tally, most): rows that cannot be read are counted in `tally`; of the columns at least those
+    named (None: all); at most `most` rows (0: all), from several files of a split where it has several."""
+    revision: str = ""
+    """The hub's commit; "" where there is none."""
+    notes: tuple[str, ...] = ()
+
+
+def labelled(row: dict[str, Any], features: Mapping[str, str]) -> dict[str, Any]:
+    """A row whose class labels are numbers, also where a text file had to write them as text."""
+    for name, kind in features.items():
+        value = row.get(name)
+        if kind == "class_label" and isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+            row[name] = int(value)
+    return row
 
 
 def best_config(names: Sequence[str], instruction: str) -> str:

@@ -38,7 +38,7 @@ FOLDER = "application/vnd.p2m.folder+json"
 
 _URI = re.compile(r"p2m://([a-z_]+)/blobs/sha256/([0-9a-f]{64})")
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
-_ROW_SCHEMA = pa.schema(
+ROW_SCHEMA = pa.schema(
     [("input", pa.string()), ("output", pa.string()), ("source", pa.string()), ("split", pa.string()),
      ("answers", pa.list_(pa.string()))]
 )  # fmt: skip
@@ -225,7 +225,7 @@ def rows_to_table(rows: Iterable[Row]) -> pa.Table:
         }
         for row in rows
     ]  # fmt: skip
-    return pa.Table.from_pylist(columns, schema=_ROW_SCHEMA)
+    return pa.Table.from_pylist(columns, schema=ROW_SCHEMA)
 
 
 def _whole(text: str) -> str:

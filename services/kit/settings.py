@@ -72,6 +72,12 @@ class Settings(BaseSettings):
 
     hub_offline: bool = Field(False, validation_alias=AliasChoices("P2M_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("P2M_HUB_URL", "HF_ENDPOINT"))
+    hub_token: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("P2M_HUB_TOKEN", "HF_TOKEN"),
+        description="For gated and private datasets; empty: what huggingface_hub finds by itself.",
+    )
+    hub_patience_s: float = Field(60.0, description="How long a hub that is overloaded or breaks off is tried again.")
     hub_cache: Path | None = Field(None, description="Folder of downloads from the hub; empty: the hub client's own.")
     catalogue: Path | None = Field(None, description="Folder of built indexes; empty: <home>/catalogue.")
     bm25: str = Field("bm25s", pattern="^(bm25s|rank_bm25)$", description="The library that serves BM25.")

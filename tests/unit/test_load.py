@@ -131,7 +131,7 @@ def test_a_dataset_of_nones_has_no_text(settings: Settings, tmp_path: Path) -> N
 
 def test_damaged_and_absent_folders(settings: Settings, tmp_path: Path) -> None:
     """A broken file is FAILED_PRECONDITION with file and line; no folder and no such configuration are NOT_FOUND."""
-    entry = _folder(tmp_path / "d", train=b'{"q": "a"}\n{"q"')
+    entry = _folder(tmp_path / "d", train=b'{"q": "a"}\n{"q"\n{"q"')
     with pytest.raises(FailedPrecondition, match=r"train\.jsonl, line 2"):
         load.look(Wanted(entry), WorkerContext(settings))
     with pytest.raises(NotFound, match="no configuration 'x'"):
@@ -174,7 +174,8 @@ def _parquet() -> bytes:
 async def test_a_hub_dataset_is_streamed(settings: Settings, tmp_path: Path) -> None:
     """Parquet on the hub: nested columns, labels by name, an image that is shown and never used, several answers."""
     async with Hub() as hub:
-        hub.add("datasets", "acme/qa", {"data/test-00000-of-00001.parquet": _parquet()}, card={"license": "mit"})
+        files = {"data/test-00000-of-00001.parquet": _parquet()}
+        commit = hub.add("datasets", "acme/qa", files, card={"license": "mit"}).commit
         online = _online(settings, hub.url, tmp_path)
         found = await worker.run("services.dataset_retriever.load:look", Wanted({"id": "acme/qa"}), Contents, online)
         kinds = {column.name: column.type for column in found.columns}
@@ -185,7 +186,7 @@ async def test_a_hub_dataset_is_streamed(settings: Settings, tmp_path: Path) -> 
         request = Loading(Wanted({"id": "acme/qa"}), ("question", "label"), "answers.text", 10, str(tmp_path / "out"))
         done = await worker.run("services.dataset_retriever.load:load", request, Loaded, online)
     rows = table_to_rows(pq.read_table(tmp_path / "out"), "rows")
-    assert done == Loaded({"test": 4}, {}, "mit")
+    assert done == Loaded({"test": 4}, {}, "mit", commit)
     assert rows[1] == Row("question: q1\nlabel: yes", "a", "acme/qa", "test", ("a", "b"))
 
 

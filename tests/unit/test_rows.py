@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.kit import rows
+from services.kit import readers
 from services.kit.errors import InvalidArgument, NotFound
 from services.kit.rows import files, read_files, split_of
 from services.kit.values import Row
@@ -109,7 +109,7 @@ def test_a_bad_file_says_where_and_what(tmp_path: Path, name: str, content: byte
 
 def test_a_line_beyond_all_measure_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line above the limit is refused as soon as the limit is passed."""
-    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
     (tmp_path / "a.jsonl").write_bytes(b'{"input": "' + b"a" * 5000)
     with pytest.raises(InvalidArgument) as raised:
         read_files(tmp_path / "a.jsonl")
