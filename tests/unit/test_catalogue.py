@@ -13,6 +13,7 @@ import pytest
 
 from catalogue import build
 from catalogue.cards import dataset_text, model_text
+from catalogue.facts import facts
 from catalogue.read import read, starter
 from services.dataset_retriever.choice import FLOOR, choose
 from services.dataset_retriever.search import query_of, search
@@ -50,7 +51,7 @@ def datasets(module_settings: Settings, encoder: embed.Encoder) -> index.Index:
     texts = [dataset_text(entry) for entry in entries]
     vectors = np.asarray(encoder.answer(embed.Texts(tuple(texts))).vectors, np.float32)
     folder = module_settings.catalogue_folder / "plain"
-    index.save(folder, entries, texts, vectors)
+    index.save(folder, entries, texts, vectors, facts=facts("datasets", entries))
     return index.Index.load(folder)
 
 
@@ -160,12 +161,12 @@ def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: str, says: str) 
 def test_a_given_catalogue_joins_the_starters(settings: Settings, tmp_path: Path) -> None:
     """A given file's entry counts before the starter's of the same id; what was not given is left as it was."""
     (tmp_path / "mine.jsonl").write_text(
-        '{"id": "mine", "description": "m"}\n{"id": "t5-small", "description": "mine"}\n'
+        '{"id": "mine", "description": "m"}\n{"id": "google-t5/t5-small", "description": "mine"}\n'
     )
     built = build.build([tmp_path / "mine.jsonl"], [], settings.catalogue_folder, settings)
     loaded = index.Index.load(settings.catalogue_folder / "models")
     assert built.models == len(loaded) == len(read([starter("models")])) + 1 and built.datasets == 0
-    assert loaded.find("t5-small") == {"id": "t5-small", "description": "mine"}
+    assert loaded.find("google-t5/t5-small") == {"id": "google-t5/t5-small", "description": "mine"}
     assert not (settings.catalogue_folder / "datasets").exists()
 
 
@@ -183,21 +184,21 @@ async def test_the_starter_is_built_where_it_is_missing_old_or_damaged(
     folder = settings.catalogue_folder / "datasets"
     first = await build.ready("datasets", settings, resident)
     assert len(first) == len(read([starter("datasets")])) and first.manifest.encoder
-    stamp = (folder / "manifest.json").stat().st_mtime_ns
+    stamp = (folder / "current").stat().st_mtime_ns
     await build.ready("datasets", settings, resident)
-    assert (folder / "manifest.json").stat().st_mtime_ns == stamp
-    (folder / "texts.jsonl").write_text("")
+    assert (folder / "current").stat().st_mtime_ns == stamp
+    (first.version / "texts.jsonl").write_text("")
     again = await build.ready("datasets", settings, resident)
-    assert len(again) == len(first) and (folder / "texts.jsonl").stat().st_size > 0
+    assert len(again) == len(first) and (again.version / "texts.jsonl").stat().st_size > 0
 
 
 async def test_an_index_of_given_files_is_not_made_again(settings: Settings, tmp_path: Path) -> None:
     """A user's own index, damaged, is an error that says what to do; it is never replaced by the starter's."""
     (tmp_path / "mine.jsonl").write_text('{"id": "mine"}\n')
     await build.build_one("models", [tmp_path / "mine.jsonl"], settings.catalogue_folder, settings)
-    assert (await build.ready("models", settings)).find("mine")
-    texts = settings.catalogue_folder / "models" / "texts.jsonl"
-    texts.write_text("")
+    built = await build.ready("models", settings)
+    assert built.find("mine")
+    (built.version / "texts.jsonl").write_text("")
     with pytest.raises(DataLoss, match="catalogue build"):
         await build.ready("models", settings)
 
