@@ -6,7 +6,9 @@
     flatten        a whole row: input, output, all right outputs
 
 A class label becomes its name, lists are joined without their Nones, of several right answers the first is the output
-and all are kept. Images, audio, bytes and whole records have no text.
+and all are kept. A list of tags beside a list of words is joined by spaces, as the words are. Where the input holds the
+options of a question, the output is the option that is right (`options`). Images, audio, bytes and whole records have
+no text.
 """
 
 from __future__ import annotations
@@ -16,15 +18,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.dataset_retriever.options import is_options, option_family, right_options
+
 # What can be read as text, by the first word of its type.
 _TEXT = ("string", "large_string", "class_label", "bool", "translation", "date", "time", "timestamp", "decimal")
 _NUMBER = re.compile(r"u?int\d+|float\d+|double|number")
 _LIST = re.compile(r"(?:sequence|list|large_list)<(.*)>(?:\[\d+\])?", re.DOTALL)
 _RECORD = re.compile(r"struct<(.*)>", re.DOTALL)
-_TRANSLATION = re.compile(r"translation<(.*)>")
+_TRANSLATION = re.compile(r"translation(?:_variable)?(?:_languages)?<(.*)>")
 # Of these columns a list holds alternatives, all of them right.
 _ALTERNATIVES = re.compile(r"(answers?|aliases|references?|corrections|labels_text|targets)(\.text|\.aliases)?$")
 _TOKENS = re.compile(r"(^|[._])(tokens|words|toks)$")
+_TAGS = re.compile(r"(^|[._])(tags|upos|xpos|deprel|lemmas|[a-z]+_tags)$")
+_TURNS = re.compile(r"(^|[._])(dialog(ue)?s?|turns?|messages?|utterances?|conversations?)(\.[a-z]+)?$")
+_SENTENCE_END = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+# Deeper than any dataset; a row nested deeper is damage or malice.
+_DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,13 @@ def value_at(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def as_text(value: Any, column: Column) -> str:
-    """A value's text: labels by name, lists joined, "" for None and for what is no text."""
-    if value is None or isinstance(value, bytes | Mapping):
+def as_text(value: Any, column: Column, depth: int = 0) -> str:
+    """A value's text: labels by name, lists joined, "" for None, what is no text, and what is nested too deep."""
+    if value is None or isinstance(value, bytes | Mapping) or depth > _DEEPEST:
         return ""
     if isinstance(value, list | tuple):
-        texts = [text for text in (as_text(item, column) for item in value) if text]
-        return (" " if _TOKENS.search(column.name) else ", ").join(texts)
+        texts = [text for text in (as_text(item, column, depth + 1) for item in value) if text]
+        return _separator(column, value, texts).join(texts)
     if isinstance(value, bool):
         return "true" if value else "false"
     if column.class_names and isinstance(value, int):
@@ -94,17 +103,56 @@ class Flat:
     answers: tuple[str, ...] = ()
 
 
-def flatten(row: Mapping[str, Any], inputs: Sequence[Column], output: Column) -> Flat:
-    """A row as the model sees it. Several input columns become lines "name: text", one stands alone."""
-    texts = [(column, as_text(value_at(row, column.name), column)) for column in inputs]
+def flatten(row: Mapping[str, Any], inputs: Sequence[Column], output: Column, first: int = 0) -> Flat:
+    """A row as the model sees it. Several input columns become lines "name: text", one stands alone.
+
+    `first` is the number of the first option where the output column numbers them (`options.first_number`).
+    """
+    values = [(column, value_at(row, column.name)) for column in inputs]
+    texts = [(column, _given(value, column)) for column, value in values]
     texts = [(column, text) for column, text in texts if text.strip()]
     if len(inputs) > 1:
         given = "\n".join(f"{_label(column, inputs)}: {text}" for column, text in texts)
     else:
         given = texts[0][1] if texts else ""
     wanted = value_at(row, output.name)
-    answers = alternatives(wanted, output)
+    answers = _chosen(row, values, wanted, output, first)
+    if answers is None and _is_tagging(values, wanted, output):
+        answers = (" ".join(as_text(tag, output) or "_" for tag in wanted),)
+    if answers is None:
+        answers = alternatives(wanted, output)
     return Flat(given, answers[0] if answers else as_text(wanted, output), answers if len(answers) > 1 else ())
+
+
+def _given(value: Any, column: Column) -> str:
+    if is_options(column.name) and isinstance(value, list | tuple):
+        return " | ".join(text for text in (as_text(item, column) for item in value) if text)
+    return as_text(value, column)
+
+
+def _chosen(
+    row: Mapping[str, Any], values: Sequence[tuple[Column, Any]], wanted: Any, output: Column, first: int
+) -> tuple[str, ...] | None:
+    """The right options' texts; None where the output is no key to options, ("",) where it leads to none."""
+    listed = next(((column, value) for column, value in values if is_options(column.name, output.name)), None)
+    if listed and isinstance(listed[1], list | tuple):
+        texts = [as_text(item, listed[0]) for item in listed[1]]
+        parent = listed[0].name.rpartition(".")[0]
+        labels = value_at(row, f"{parent}.label") if parent else None
+        names: Sequence[str] = [str(one) for one in labels] if isinstance(labels, list | tuple) else ()
+    else:
+        family = option_family([column.name for column, _ in values])
+        texts = [as_text(value, column) for column, value in values if column.name in family]
+        names = family
+    return right_options(wanted, texts, names, output.class_names, first)
+
+
+def _is_tagging(values: Sequence[tuple[Column, Any]], wanted: Any, output: Column) -> bool:
+    """Whether the output is a tag for each word of the input."""
+    if not isinstance(wanted, list | tuple) or not wanted or any(isinstance(tag, list | tuple) for tag in wanted):
+        return False
+    words = (value for column, value in values if isinstance(value, list | tuple) and _TOKENS.search(column.name))
+    return bool(_TAGS.search(output.name)) or any(len(value) == len(wanted) for value in words)
 
 
 def _opened(name: str, kind: str, class_names: Mapping[str, Sequence[str]]) -> list[Column]:
@@ -115,7 +163,7 @@ def _opened(name: str, kind: str, class_names: Mapping[str, Sequence[str]]) -> l
     if record:
         return [column for part, inner in _parts(record[1]) for column in _opened(f"{name}.{part}", inner, class_names)]
     listed = _LIST.fullmatch(kind)
-    if listed and _RECORD.fullmatch(listed[1]):
+    if listed and "struct<" in kind:
         return [
             Column(column.name, f"list<{column.type}>", column.class_names)
             for column in _opened(name, listed[1], class_names)
@@ -138,10 +186,30 @@ def _parts(inside: str) -> list[tuple[str, str]]:
 
 def _part(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
-        return value.get(name)
+        return value[name] if name in value else _translated(value, name)
     if isinstance(value, list | tuple):
         return [_part(item, name) for item in value]
     return None
+
+
+def _translated(value: Mapping[str, Any], language: str) -> Any:
+    """What a record of {language: [...], translation: [...]} has in one language; None where it is no such record."""
+    languages, texts = value.get("language"), value.get("translation")
+    if not isinstance(languages, list | tuple) or not isinstance(texts, list | tuple):
+        return None
+    return next((text for one, text in zip(languages, texts, strict=False) if one == language), None)
+
+
+def _separator(column: Column, value: Sequence[Any], texts: Sequence[str]) -> str:
+    """Between a list's items: a space between words and sentences, a new line between turns, else a comma."""
+    if _TOKENS.search(column.name) or _TAGS.search(column.name):
+        return " "
+    if _TURNS.search(column.name):
+        return "\n"
+    if any(isinstance(item, list | tuple) for item in value):
+        return "; "
+    ended = sum(text.endswith(_SENTENCE_END) for text in texts)
+    return " " if len(texts) > 1 and 2 * ended >= len(texts) else ", "
 
 
 def _label(column: Column, among: Sequence[Column]) -> str:

@@ -4,9 +4,10 @@
     FOR_A_TASK    for a task that a prompt names, which may turn the usual mapping round
     right         whether a choice is one of those that a person would make
 
-A line of schemas.txt is `name | columns | inputs -> output`, with ` | task` for the latter. A column without a type is a string; a label's names stand in parentheses.
-Of the inputs all are needed, one of those with "/" between them, those in parentheses are welcome. Any of the outputs
-will do. "-" alone: none of the columns is an output of a task, and that is the right answer.
+A line of schemas.txt is `name | columns | inputs -> output`, with ` | task` for the latter. A column without a type is
+a string; a label's names stand in parentheses. Of the inputs all are needed, one of those with "/" between them, those
+in parentheses are welcome. Any of the outputs will do. "-" alone: none of the columns is an output of a task, and that
+is the right answer.
 """
 
 from __future__ import annotations
