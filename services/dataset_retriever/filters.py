@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from catalogue.facts import NO, UNKNOWN, YES, Facts, facts, has_train_split, smallest_size
+from catalogue.facts import NO, UNKNOWN, YES, has_train_split, smallest_size
 from services.kit import licences
-from services.kit.errors import InvalidArgument, NotFound
+from services.kit.errors import InvalidArgument
 from services.kit.index import Index
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -223,7 +223,7 @@ class _Facets:
     """One index's facts, and the distinct values behind their codes."""
 
     def __init__(self, index: Index) -> None:
-        self._fact = _reader(index)
+        self._fact = index.fact
         self._entry = index.entry
         self._values: dict[str, tuple[list[Any], npt.NDArray[np.int32]]] = {}
 
@@ -268,21 +268,6 @@ def _facets(index: Index) -> _Facets:
     if index not in _known:
         _known[index] = _Facets(index)
     return _known[index]
-
-
-def _reader(index: Index) -> Callable[[str], npt.NDArray[Any]]:
-    """Gives facts by name; of an index that was saved without them, out of its entries."""
-    made: Facts = {}
-
-    def fact(name: str) -> npt.NDArray[Any]:
-        try:
-            return index.fact(name)
-        except NotFound:
-            if not made:
-                made.update(facts("datasets", [index.entry(number) for number in range(len(index))]))
-            return made[name]
-
-    return fact
 
 
 def _mark(verdict: bool | None) -> int:

@@ -1,13 +1,9 @@
-"""Datasets for a task: a bi-encoder and BM25 over the descriptions, of those that the filters allow.
+"""Datasets for a task: the best of those that the filters allow, each with the reasons why it is there.
 
-    score = z(cosine) + 0.1 z(BM25)
-
-z: over the whole catalogue, to mean 0 and deviation 1. On DataFinder the encoder alone is far ahead of BM25, so that
-plain rank fusion is worse than it; a tenth of BM25 is better than either (bench/dataset_retrieval.py).
-
-    filters    what may be given
-    expand     what the LLM adds to the query
-    choice     which one is taken
+ranking    the score
+filters    what may be given
+expand     what the LLM adds to the query
+choice     which one is taken
 """
 
 from __future__ import annotations
@@ -19,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from catalogue.facts import smallest_size
-from services.dataset_retriever.filters import Filters, Mask, allowed, check, refusal, unknowns
+from services.dataset_retriever.filters import Filters, allowed, check, refusal, unknowns
+from services.dataset_retriever.ranking import Ranked, rank
 from services.kit.errors import InvalidArgument
-from services.kit.index import Index, Scores, ranked, standardised
+from services.kit.index import Index
 from services.kit.settings import Settings
 from services.kit.text import words
 from services.kit.values import PromptSpec, ScorePart
 
-BM25_WEIGHT = 0.1
 DEFAULT_K, MOST_K = 25, 1000
 MOST_EXCLUDED = 20
 
@@ -113,8 +109,8 @@ def search(
     """
     k, filters = check_k(k), check(filters or Filters())
     may, text = allowed(index, filters), f"{query}\n{card}" if card else query
-    hits = _rank(index, text, vector, k, may.mask)
-    best_out = [] if may.mask is None else _rank(index, text, vector, MOST_EXCLUDED, ~may.mask)
+    hits = rank(index, text, vector, k, may.mask)
+    best_out = [] if may.mask is None else rank(index, text, vector, MOST_EXCLUDED, ~may.mask)
     out = [(entry["id"], refusal(entry, filters)) for entry in (index.entry(hit.number) for hit in best_out)]
     return Found(
         tuple(_candidate(index.entry(hit.number), hit, query, settings, filters) for hit in hits),
@@ -123,10 +119,9 @@ def search(
     )
 
 
-def fused(cosine: Scores, bm25: Scores) -> Scores:
-    """The score of every entry."""
-    scores: Scores = standardised(cosine) + BM25_WEIGHT * standardised(bm25)
-    return scores
+def parts_of(hit: Ranked) -> tuple[ScorePart, ...]:
+    """What a score is made of, before the weights."""
+    return tuple(ScorePart(name, getattr(hit, name)) for name in ("cosine", "bm25", "prior", "mentions"))
 
 
 def part(candidate: DatasetCandidate, name: str) -> float:
@@ -147,37 +142,16 @@ def is_reachable(entry: dict[str, Any], settings: Settings) -> bool:
     return not settings.hub_offline and not entry.get("script")
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    number: int
-    score: float
-    parts: tuple[ScorePart, ...]
-
-
-def _rank(index: Index, query: str, vector: Sequence[float], k: int, among: Mask | None) -> list[_Ranked]:
-    bm25, cosine = index.bm25(query), index.cosine(vector)
-    matches = (bm25 > 0) | (cosine > 0)
-    hits = ranked(fused(cosine, bm25), k, matches if among is None else matches & among)
-    return [
-        _Ranked(
-            hit.number,
-            hit.score,
-            (ScorePart("cosine", float(cosine[hit.number])), ScorePart("bm25", float(bm25[hit.number]))),
-        )
-        for hit in hits
-    ]
-
-
 def _candidate(
-    entry: dict[str, Any], hit: _Ranked, query: str, settings: Settings, filters: Filters
+    entry: dict[str, Any], hit: Ranked, query: str, settings: Settings, filters: Filters
 ) -> DatasetCandidate:
     local = location_of(entry).startswith("folder:")
     return DatasetCandidate(
         id=entry["id"],
         description=entry["description"][:_SHOWN_CHARACTERS],
         score=hit.score,
-        parts=hit.parts,
-        why=_why(entry, query, {part.name: part.value for part in hit.parts}),
+        parts=parts_of(hit),
+        why=_why(entry, query, {part.name: part.value for part in parts_of(hit)}),
         origin=DatasetOrigin.LOCAL if local else DatasetOrigin.HUB,
         configs=tuple(config["name"] for config in (entry.get("configs") or ())[:_MOST_CONFIGS]),
         reachable=is_reachable(entry, settings),
@@ -209,8 +183,10 @@ def _why(entry: dict[str, Any], query: str, parts: dict[str, float]) -> str:
         said.append(f"both say {', '.join(sorted(shared, key=len, reverse=True)[:5])}")
     if _names(asked, words(entry["id"].rpartition("/")[2])):
         said.append("the task names it")
-    if parts.get("prior") and entry.get("downloads"):
+    if parts.get("prior", 0.0) > 0 and entry.get("downloads"):
         said.append(f"it is downloaded {entry['downloads']:,} times a month")
+    if parts.get("mentions", 0.0) > 0:
+        said.append("what is near the task mentions it")
     return f"{', '.join(said[:-1])}, and {said[-1]}." if len(said) > 1 else f"{said[0]}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc
 
-from catalogue import build
+from catalogue.live import Live
 from services.dataset_retriever import load
 from services.dataset_retriever.adapt import MAX_ROWS, adapt
 from services.dataset_retriever.choice import choose, rerank
@@ -22,10 +23,11 @@ from services.dataset_retriever.columns import propose
 from services.dataset_retriever.expand import blended, expansion, joined
 from services.dataset_retriever.filters import Filters, check
 from services.dataset_retriever.flatten import flatten
+from services.dataset_retriever.ranking import query_vector, without_opening
 from services.dataset_retriever.search import check_k, query_of, search
 from services.kit import embed, worker
 from services.kit.artifacts import Artifacts
-from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.kit.index import Index
 from services.kit.llm import Session, Teacher
 from services.kit.settings import Settings
@@ -47,16 +49,17 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
         self.stage = Stage(self.artifacts, Slots(settings.slots))
         self.teacher = Teacher.from_settings(settings, self.artifacts)
         self.encoder = worker.Resident("services.kit.embed:Encoder", settings)
-        self._index: Index | None = None
+        self._index: Live[Index] = Live("datasets", settings, lambda index: index, self.encoder)
 
     def register(self, server: grpc.aio.Server) -> None:
         dataset_retriever_pb2_grpc.add_DatasetRetrieverServiceServicer_to_server(self, server)
 
     async def warm(self) -> None:
         """Loads the encoder and opens the index; of the starter catalogue, builds it first where need be."""
-        self._index = await build.ready("datasets", self.settings, self.encoder)
+        await self._index.start()
 
     async def close(self) -> None:
+        await self._index.stop()
         await self.encoder.stop()
         if self.teacher:
             await self.teacher.close()
@@ -84,10 +87,12 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
         query, filters = query_of(spec), check(from_message(request.filters, Filters))
         k, session = check_k(request.k), self._session(request) if request.rerank else None
         card = await expansion(spec, query, session)
-        texts = (query, card.text) if card.text else (query,)
-        vectors = (await self.encoder.ask(embed.Texts(texts), embed.Vectors)).vectors
-        vector = blended(vectors[0], vectors[1]) if card.text else vectors[0]
-        index = self._warm_index()
+        texts = (query, without_opening(query), *((card.text,) if card.text else ()))
+        task, bare, *cards = (await self.encoder.ask(embed.Texts(texts), embed.Vectors)).vectors
+        vector = query_vector(task, bare)
+        if cards:
+            vector = blended(vector, cards[0])
+        index = self._index.get()
         found = await asyncio.to_thread(search, index, query, vector, k, self.settings, filters, joined(card.text))
         choice = await rerank(found.candidates, spec, session) if session else choose(found.candidates)
         response = to_message(found, pb.SearchResponse)
@@ -105,7 +110,8 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
         proposal = await propose(contents.columns, rows, spec, session)
         response = pb.InspectResponse(
             configs=contents.configs, config=contents.config, sample_rows=contents.rows, input_columns=proposal.inputs,
-            output_column=proposal.output, why=proposal.why, licence=contents.licence,
+            output_column=proposal.output, why=proposal.why, licence=contents.licence, revision=contents.revision,
+            notes=contents.notes,
             columns=[to_message(column, pb.Column) for column in contents.columns],
             splits=[pb.SplitSize(split=split, rows=rows) for split, rows in contents.splits.items()],
         )  # fmt: skip
@@ -120,18 +126,28 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
         return response
 
     async def _retrieve(self, request: pb.RetrieveRequest, report: Report) -> pb.RetrieveResult:
-        if request.max_rows < 0:
-            raise InvalidArgument("BAD_MAX_ROWS", "max_rows is negative; wanted 0 (3,000) or more.", field="max_rows")
+        if not 0 <= request.max_rows <= load.MOST_ROWS:
+            raise InvalidArgument(
+                "BAD_MAX_ROWS",
+                f"max_rows is {request.max_rows}; wanted 0 (3,000) to {load.MOST_ROWS:,}.",
+                field="max_rows",
+            )
+        for field in ("max_bytes", "max_seconds"):
+            if not 0 <= getattr(request, field) < math.inf:
+                raise InvalidArgument("BAD_CAP", f"{field} is no limit; wanted 0 (the default) or more.", field=field)
         with tempfile.TemporaryDirectory(prefix="p2m-retrieve-") as folder:
             loading = load.Loading(
-                load.Wanted(self._entry(request.dataset), request.config), tuple(request.input_columns),
-                request.output_column, request.max_rows or load.MAX_ROWS, f"{folder}/rows.parquet",
+                load.Wanted(self._entry(request.dataset), request.config, revision=request.revision),
+                tuple(request.input_columns), request.output_column, request.max_rows or load.MAX_ROWS,
+                f"{folder}/rows.parquet", request.max_bytes or load.MAX_BYTES, request.max_seconds or load.MAX_SECONDS,
             )  # fmt: skip
             loaded = await worker.run(
                 "services.dataset_retriever.load:load", loading, load.Loaded, self.settings, report
             )
             artifact = await asyncio.to_thread(self._store, Path(loading.out))
-        result = pb.RetrieveResult(dropped=loaded.dropped, licence=loaded.licence)
+        result = pb.RetrieveResult(
+            dropped=loaded.dropped, licence=loaded.licence, revision=loaded.revision, notes=loaded.notes
+        )
         result.dataset.CopyFrom(to_message(artifact, type(result.dataset)))
         result.splits.extend(pb.SplitSize(split=split, rows=rows) for split, rows in loaded.splits.items())
         return result
@@ -159,13 +175,8 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
             return None
         return self.teacher.session(request.request_id, from_message(request.allowance, Allowance))
 
-    def _warm_index(self) -> Index:
-        if self._index is None:
-            raise Unavailable("NOT_WARM", "The dataset catalogue is still being opened; try again.", retry_after=1.0)
-        return self._index
-
     def _entry(self, id: str) -> dict[str, Any]:
-        entry = self._warm_index().find(id)
+        entry = self._index.get().find(id)
         if entry is None:
             raise NotFound("NO_SUCH_DATASET", f"The catalogue has no dataset {id[:120]!r}.", field="dataset")
         return entry

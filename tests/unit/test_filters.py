@@ -29,17 +29,17 @@ ENTRIES: list[dict[str, Any]] = [
 ALL = [entry["id"] for entry in ENTRIES]
 
 
-@pytest.fixture(scope="module", params=["with facts", "without"])
-def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """The entries, each with the words "rows of text"; saved with their facts, or by somebody who keeps none."""
-    return _saved(tmp_path_factory.mktemp("index") / "datasets", ENTRIES, request.param == "with facts")
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The entries, each with the words "rows of text"."""
+    return _saved(tmp_path_factory.mktemp("index") / "datasets", ENTRIES)
 
 
-def _saved(folder: Path, entries: list[dict[str, Any]], with_facts: bool) -> Index:
+def _saved(folder: Path, entries: list[dict[str, Any]]) -> Index:
     whole = [{"description": "Rows of text."} | entry for entry in entries]
     vectors = np.eye(4, dtype=np.float32)[np.zeros(len(entries), int)]
     texts = [f"{entry['id']} {entry['description']}" for entry in whole]
-    save(folder, whole, texts, vectors, facts=facts("datasets", whole) if with_facts else None)
+    save(folder, whole, texts, vectors, facts=facts("datasets", whole))
     return Index.load(folder)
 
 
@@ -97,7 +97,7 @@ def test_reasons_name_what_is_and_what_was_wanted(index: Index, settings: Settin
 
 def test_a_task_that_no_dataset_is_for_names_those_there_are(tmp_path: Path, settings: Settings) -> None:
     """Where a task leaves nothing, the note names the catalogue's own tasks, the most frequent first."""
-    index = _saved(tmp_path / "index", [one for one in ENTRIES if one.get("tasks")], True)
+    index = _saved(tmp_path / "index", [one for one in ENTRIES if one.get("tasks")])
     found = _found(index, settings, Filters(task="sumarization", include_gated=True))
     assert not found.candidates
     assert found.notes[1] == "The tasks that the catalogue names: summarization, question-answering, translation."
@@ -107,7 +107,7 @@ def test_k_are_found_where_there_are_k(tmp_path: Path, settings: Settings) -> No
     """The filter comes before the depth: the few that fit are found behind a thousand better ones that do not."""
     entries = [{"id": f"x/{number:04}", "licence": "gpl-3.0"} for number in range(1000)]
     entries += [{"id": f"y/{number}", "licence": "mit"} for number in range(3)]
-    found = _found(_saved(tmp_path / "index", entries, True), settings, Filters(licence="mit"), 5)
+    found = _found(_saved(tmp_path / "index", entries), settings, Filters(licence="mit"), 5)
     assert [one.id for one in found.candidates] == ["y/0", "y/1", "y/2"]
     assert len(found.excluded) == 20
 
@@ -115,7 +115,7 @@ def test_k_are_found_where_there_are_k(tmp_path: Path, settings: Settings) -> No
 def test_an_empty_catalogue(tmp_path: Path, settings: Settings) -> None:
     """Of no datasets at all none is found, and none is left out."""
     whole = Filters(("en",), "permissive", 10**9, "summarization", False, True)
-    assert _found(_saved(tmp_path / "index", [], True), settings, whole) == Found()
+    assert _found(_saved(tmp_path / "index", []), settings, whole) == Found()
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_case_and_space_do_not_matter() -> None:
 
 def test_the_mask_is_of_the_index_at_hand(tmp_path: Path) -> None:
     """Two indexes with other entries under the same numbers have masks of their own."""
-    first = _saved(tmp_path / "one", ENTRIES, True)
-    second = _saved(tmp_path / "two", [*reversed(ENTRIES)], True)
+    first = _saved(tmp_path / "one", ENTRIES)
+    second = _saved(tmp_path / "two", [*reversed(ENTRIES)])
     masks = [allowed(index, Filters(licence="permissive")).mask for index in (first, second)]
     assert masks[0] is not None and masks[1] is not None
     assert masks[0].tolist() == masks[1].tolist()[::-1]
