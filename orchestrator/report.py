@@ -346,6 +346,8 @@ def _dataset_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
             rows_text = _plural(chosen.get("rows") or 0, "row")
             text += f" Input: {columns}; output: {chosen.get('output_column', '')}; {rows_text}."
         text += f" Licence: {chosen.get('licence') or 'not known'}."
+        if chosen.get("revision"):
+            text += f" Revision: {chosen['revision']}."
     else:
         text = f"None was taken.{' These were considered.' if candidates else ''}"
     rows = [

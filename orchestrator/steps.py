@@ -200,7 +200,7 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
     result = await step.stages.retrieve(
         dataset_retriever_pb2.RetrieveRequest(
             request_id=f"{step.name}/retrieve/{_word(pick)}", dataset=pick, config=look.config, input_columns=inputs,
-            output_column=output, max_rows=step.options.max_rows_per_source,
+            output_column=output, max_rows=step.options.max_rows_per_source, revision=look.revision,
         ),
         step.report,
     )  # fmt: skip
@@ -222,8 +222,9 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
     chosen = {
         "id": pick, "config": look.config, "input_columns": inputs, "output_column": output, "rows": rows, "by": by,
         "why": (candidate["why"] if candidate else "") or look.why, "score": candidate["score"] if candidate else None,
-        "licence": result.licence or look.licence,
+        "licence": result.licence or look.licence, "revision": result.revision,
     }  # fmt: skip
+    found["notes"].extend(dict.fromkeys([*look.notes, *result.notes]))
     values = {**found, "chosen": chosen, "dataset": plain(dataset), "dropped": plain(result)["dropped"]}
     return Outcome(f"{pick}: {rows} rows, {' + '.join(inputs)} → {output}", values, ledger)
 

@@ -43,7 +43,8 @@ class _Plan:
     config: str
     files: dict[str, list[str]]
     """{split: paths in the repository}."""
-    revision: str
+    commit: str
+    converted: bool = False
     features: Any = None
     sizes: Mapping[str, int] | None = None
     layout: Layout = AS_IT_LOOKS
@@ -82,14 +83,14 @@ def _open(name: str, config: str, instruction: str, revision: str, line: Line) -
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=line.settings.hub_url, token=line.token)
-    info: Any = line.ask(lambda: api.dataset_info(name, revision=revision or None))
+    branch, _, copy = revision.partition("@")
+    at = None if branch == CONVERTED else revision or None
+    info: Any = line.ask(lambda: api.dataset_info(name, revision=at))
     if info.gated and not line.token:
         raise _gated(name, line.settings)
     # Of a dataset that was renamed, the new name.
-    plan = _plan(info.id, config, instruction, info, api, line)
-    files = {
-        split: [_file(info.id, path, plan.revision, line) for path in paths] for split, paths in plan.files.items()
-    }
+    plan = _plan(info.id, config, instruction, info, copy, api, line)
+    files = {split: [_file(info.id, path, plan.commit, line) for path in paths] for split, paths in plan.files.items()}
     kinds, class_names = _columns(plan, files)
     licence = getattr(info.card_data, "license", None) or ""
 
@@ -114,16 +115,19 @@ def _open(name: str, config: str, instruction: str, revision: str, line: Line) -
         splits={split: (plan.sizes or {}).get(split, 0) for split in files},
         licence=", ".join(licence) if isinstance(licence, list) else str(licence),
         read=read,
-        revision=plan.revision,
+        revision=f"{CONVERTED}@{plan.commit}" if plan.converted else plan.commit,
         notes=plan.notes,
     )
 
 
-def _plan(name: str, config: str, instruction: str, info: Any, api: Any, line: Line) -> _Plan:
+def _plan(name: str, config: str, instruction: str, info: Any, copy: str, api: Any, line: Line) -> _Plan:
+    """The files as they lie, where they can be read; else the hub's copy; that at once where its commit is `copy`."""
     paths = [sibling.rfilename for sibling in info.siblings or []]
     script = next((path for path in paths if path == f"{name.rpartition('/')[2]}.py"), "")
     readable = [path for path in paths if format_of(path) and PurePosixPath(path).name not in _ABOUT]
-    if not script and readable:
+    if copy:
+        why = "as it was looked at"
+    elif not script and readable:
         plan = _as_it_lies(name, config, instruction, info.sha, line)
         if all(format_of(path) for paths in plan.files.values() for path in paths):
             return plan
@@ -131,7 +135,7 @@ def _plan(name: str, config: str, instruction: str, info: Any, api: Any, line: L
     else:
         script = script or next((path for path in paths if path.endswith(".py")), "")
         why = f"it is loaded by its own program {script}, which is not run" if script else "it has no file of rows"
-    converted = _converted(name, config, instruction, why, api, line)
+    converted = _converted(name, config, instruction, why, copy, api, line)
     if converted is not None:
         return converted
     if script:
@@ -153,7 +157,9 @@ def _as_it_lies(name: str, config: str, instruction: str, commit: str, line: Lin
     base = f"hf://datasets/{name}@{commit}/"
     files = {str(split): [_inside(str(url), base) for url in urls] for split, urls in builder.config.data_files.items()}
     sizes = {split: int(one.num_examples or 0) for split, one in (builder.info.splits or {}).items()}
-    return _Plan(tuple(names), chosen, files, commit, builder.info.features, sizes, _layout(builder.config))
+    return _Plan(
+        tuple(names), chosen, files, commit, features=builder.info.features, sizes=sizes, layout=_layout(builder.config)
+    )
 
 
 def _inside(url: str, base: str) -> str:
@@ -173,12 +179,12 @@ def _layout(config: Any) -> Layout:
     )
 
 
-def _converted(name: str, config: str, instruction: str, why: str, api: Any, line: Line) -> _Plan | None:
+def _converted(name: str, config: str, instruction: str, why: str, copy: str, api: Any, line: Line) -> _Plan | None:
     """The hub's own Parquet copy: <configuration>/<split>/<number>.parquet. None where there is none."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        info = line.ask(lambda: api.dataset_info(name, revision=CONVERTED))
+        info = line.ask(lambda: api.dataset_info(name, revision=copy or CONVERTED))
     except RevisionNotFoundError:
         return None
     found: dict[str, dict[str, list[str]]] = {}
@@ -195,7 +201,7 @@ def _converted(name: str, config: str, instruction: str, why: str, api: Any, lin
     notes = [f"Loaded from the hub's own Parquet copy of {name} ({CONVERTED}): {why}."]
     if partial:
         notes.append("The hub's copy holds only the first part of it.")
-    return _Plan(tuple(names), chosen, found[chosen], info.sha, notes=tuple(notes))
+    return _Plan(tuple(names), chosen, found[chosen], info.sha, converted=True, notes=tuple(notes))
 
 
 def _chosen(names: Sequence[str], config: str, instruction: str, dataset: str) -> str:

@@ -26,7 +26,7 @@ class Source:
     """read(split, columns, tally, most): rows that cannot be read are counted in `tally`; of the columns at least those
     named (None: all); at most `most` rows (0: all), from several files of a split where it has several."""
     revision: str = ""
-    """The hub's commit; "" where there is none."""
+    """The hub's commit, or "refs/convert/parquet@" and that of the hub's copy; "" of a folder."""
     notes: tuple[str, ...] = ()
 
 

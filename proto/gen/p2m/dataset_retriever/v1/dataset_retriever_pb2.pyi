@@ -49,6 +49,30 @@ DATASET_ORIGIN_LOCAL: DatasetOrigin.ValueType  # 2
 """A folder of the local catalogue."""
 Global___DatasetOrigin: _TypeAlias = DatasetOrigin  # noqa: Y015
 
+class _Fit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIT_UNSPECIFIED: _Fit.ValueType  # 0
+    """Not judged: there are no demonstrations to compare with and no LLM to ask."""
+    FIT_WHOLE: _Fit.ValueType  # 1
+    """They are examples of the task as they stand."""
+    FIT_PART: _Fit.ValueType  # 2
+    """Their content suits the task; their form, labels or length do not. Adapt can rewrite them."""
+
+class Fit(_Fit, metaclass=_FitEnumTypeWrapper):
+    """How well rows fit a task."""
+
+FIT_UNSPECIFIED: Fit.ValueType  # 0
+"""Not judged: there are no demonstrations to compare with and no LLM to ask."""
+FIT_WHOLE: Fit.ValueType  # 1
+"""They are examples of the task as they stand."""
+FIT_PART: Fit.ValueType  # 2
+"""Their content suits the task; their form, labels or length do not. Adapt can rewrite them."""
+Global___Fit: _TypeAlias = Fit  # noqa: Y015
+
 @_typing.final
 class Filters(_message.Message):
     """What a dataset must satisfy. One of which the catalogue does not say is kept, and its `flags` say so."""
@@ -422,6 +446,10 @@ class InspectResponse(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     FLATTENED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    FIT_WHY_FIELD_NUMBER: _builtins.int
     config: _builtins.str
     """The configuration that is shown."""
     output_column: _builtins.str
@@ -430,6 +458,14 @@ class InspectResponse(_message.Message):
     """Why these columns, one sentence."""
     licence: _builtins.str
     """The licence, where known."""
+    revision: _builtins.str
+    """The hub's commit that was looked at ("refs/convert/parquet@" and a commit: the hub's own Parquet copy); empty for a
+    folder. Retrieve with the same, and it is the same rows.
+    """
+    fit: Global___Fit.ValueType
+    """How well the rows with the proposed columns fit the task as they are."""
+    fit_why: _builtins.str
+    """Why they fit only in part, one sentence; empty where they do not."""
     @_builtins.property
     def configs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All configurations."""
@@ -458,6 +494,10 @@ class InspectResponse(_message.Message):
     def flattened(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Demonstration]:
         """Up to ten rows as the model would see them with the proposed columns."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know of how it is loaded, one sentence each."""
+
     def __init__(
         self,
         *,
@@ -472,10 +512,14 @@ class InspectResponse(_message.Message):
         licence: _builtins.str = ...,
         ledger: _common_pb2.Ledger | None = ...,
         flattened: _abc.Iterable[_common_pb2.Demonstration] | None = ...,
+        revision: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        fit: Global___Fit.ValueType = ...,
+        fit_why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "config", b"config", "configs", b"configs", "flattened", b"flattened", "input_columns", b"input_columns", "ledger", b"ledger", "licence", b"licence", "output_column", b"output_column", "sample_rows", b"sample_rows", "splits", b"splits", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "config", b"config", "configs", b"configs", "fit", b"fit", "fit_why", b"fit_why", "flattened", b"flattened", "input_columns", b"input_columns", "ledger", b"ledger", "licence", b"licence", "notes", b"notes", "output_column", b"output_column", "revision", b"revision", "sample_rows", b"sample_rows", "splits", b"splits", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,6 +537,9 @@ class RetrieveRequest(_message.Message):
     INPUT_COLUMNS_FIELD_NUMBER: _builtins.int
     OUTPUT_COLUMN_FIELD_NUMBER: _builtins.int
     MAX_ROWS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/retrieve"."""
     dataset: _builtins.str
@@ -502,7 +549,13 @@ class RetrieveRequest(_message.Message):
     output_column: _builtins.str
     """The column that makes the output."""
     max_rows: _builtins.int
-    """Most rows to load from each split; default (0) 3,000."""
+    """Most rows to load from each split, at most 1,000,000; default (0) 3,000."""
+    revision: _builtins.str
+    """The hub's commit, tag or branch to load, as Inspect gave it; empty: the newest."""
+    max_bytes: _builtins.int
+    """Most bytes to fetch from the hub; default (0) 2 GiB. What was read until then is the result, and a note says so."""
+    max_seconds: _builtins.float
+    """Most seconds to read; default (0) 900. What was read until then is the result, and a note says so."""
     @_builtins.property
     def input_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One or more columns that make the input."""
@@ -516,10 +569,13 @@ class RetrieveRequest(_message.Message):
         input_columns: _abc.Iterable[_builtins.str] | None = ...,
         output_column: _builtins.str = ...,
         max_rows: _builtins.int = ...,
+        revision: _builtins.str = ...,
+        max_bytes: _builtins.int = ...,
+        max_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "dataset", b"dataset", "input_columns", b"input_columns", "max_rows", b"max_rows", "output_column", b"output_column", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "dataset", b"dataset", "input_columns", b"input_columns", "max_bytes", b"max_bytes", "max_rows", b"max_rows", "max_seconds", b"max_seconds", "output_column", b"output_column", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,8 +611,12 @@ class RetrieveResult(_message.Message):
     SPLITS_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     licence: _builtins.str
     """The licence, where known."""
+    revision: _builtins.str
+    """The hub's commit that was loaded, as in InspectResponse; empty for a folder."""
     @_builtins.property
     def dataset(self) -> _common_pb2.Artifact:
         """The dataset artifact."""
@@ -569,6 +629,10 @@ class RetrieveResult(_message.Message):
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows left out, by reason."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know: that it is a sample, that a limit ended it, where it came from; one sentence each."""
+
     def __init__(
         self,
         *,
@@ -576,10 +640,12 @@ class RetrieveResult(_message.Message):
         splits: _abc.Iterable[Global___SplitSize] | None = ...,
         dropped: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         licence: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dropped", b"dropped", "licence", b"licence", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dropped", b"dropped", "licence", b"licence", "notes", b"notes", "revision", b"revision", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -691,11 +757,17 @@ class AdaptResult(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows kept."""
+    complete: _builtins.bool
+    """Whether every row that was picked was asked for; false where the allowance or the LLM ended it: the same request
+    with a larger allowance goes on.
+    """
     @_builtins.property
     def dataset(self) -> _common_pb2.Artifact:
-        """The dataset artifact; each row keeps its source."""
+        """The dataset artifact; each row's source is what it was with "+adapted" after it, its split as it was."""
 
     @_builtins.property
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -705,6 +777,10 @@ class AdaptResult(_message.Message):
     def ledger(self) -> _common_pb2.Ledger:
         """What was spent."""
 
+    @_builtins.property
+    def plan(self) -> Global___AdaptPlan:
+        """The plan that the rows were rewritten by."""
+
     def __init__(
         self,
         *,
@@ -712,14 +788,52 @@ class AdaptResult(_message.Message):
         rows: _builtins.int = ...,
         dropped: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         ledger: _common_pb2.Ledger | None = ...,
+        plan: Global___AdaptPlan | None = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "ledger", b"ledger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "ledger", b"ledger", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "plan", b"plan", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdaptResult: _TypeAlias = AdaptResult  # noqa: Y015
+
+@_typing.final
+class AdaptPlan(_message.Message):
+    """How a dataset's rows become examples of the task; the LLM's words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    keep: _builtins.str
+    """What of a row is kept."""
+    drop: _builtins.str
+    """What is left out, and which rows are."""
+    format: _builtins.str
+    """The form of the input and of the output."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to do with a row, in order; at most 8."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+        keep: _builtins.str = ...,
+        drop: _builtins.str = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop", b"drop", "format", b"format", "keep", b"keep", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdaptPlan: _TypeAlias = AdaptPlan  # noqa: Y015
 
 @_typing.final
 class AdaptResponse(_message.Message):

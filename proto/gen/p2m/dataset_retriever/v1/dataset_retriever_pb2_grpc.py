@@ -78,15 +78,19 @@ class DatasetRetrieverServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Retrieve(self, request, context):
-        """Loads, flattens to text and stores a dataset. The result comes last.
+        """Loads, flattens to text and stores a dataset. The result comes last. What was fetched from the hub is kept on the
+        replica's disk, so that the same request, made again, goes on where it was.
+        FAILED_PRECONDITION where it is gated, script-only or its files cannot be read, UNAVAILABLE with RetryInfo where the
+        hub asks to wait longer than the service's patience.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Adapt(self, request, context):
-        """Has the LLM rewrite a dataset's rows to the task's format. Rows that cannot be rewritten are dropped and
-        counted. FAILED_PRECONDITION without an LLM.
+        """Has the LLM plan how a dataset's rows become examples of the task, and rewrite them by that plan. Rows whose output
+        cannot be derived are dropped and counted; where the allowance ends, what was rewritten is kept.
+        FAILED_PRECONDITION without an LLM, and where the LLM can make nothing of the rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

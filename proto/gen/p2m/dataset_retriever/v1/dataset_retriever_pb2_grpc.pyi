@@ -46,10 +46,15 @@ class DatasetRetrieverServiceStub:
     or has no column that can be an output.
     """
     Retrieve: _grpc.UnaryStreamMultiCallable[_dataset_retriever_pb2.RetrieveRequest, _dataset_retriever_pb2.RetrieveResponse]
-    """Loads, flattens to text and stores a dataset. The result comes last."""
+    """Loads, flattens to text and stores a dataset. The result comes last. What was fetched from the hub is kept on the
+    replica's disk, so that the same request, made again, goes on where it was.
+    FAILED_PRECONDITION where it is gated, script-only or its files cannot be read, UNAVAILABLE with RetryInfo where the
+    hub asks to wait longer than the service's patience.
+    """
     Adapt: _grpc.UnaryStreamMultiCallable[_dataset_retriever_pb2.AdaptRequest, _dataset_retriever_pb2.AdaptResponse]
-    """Has the LLM rewrite a dataset's rows to the task's format. Rows that cannot be rewritten are dropped and
-    counted. FAILED_PRECONDITION without an LLM.
+    """Has the LLM plan how a dataset's rows become examples of the task, and rewrite them by that plan. Rows whose output
+    cannot be derived are dropped and counted; where the allowance ends, what was rewritten is kept.
+    FAILED_PRECONDITION without an LLM, and where the LLM can make nothing of the rows.
     """
 
 @_typing.type_check_only
@@ -65,10 +70,15 @@ class DatasetRetrieverServiceAsyncStub(DatasetRetrieverServiceStub):
     or has no column that can be an output.
     """
     Retrieve: _aio.UnaryStreamMultiCallable[_dataset_retriever_pb2.RetrieveRequest, _dataset_retriever_pb2.RetrieveResponse]  # type: ignore[assignment]
-    """Loads, flattens to text and stores a dataset. The result comes last."""
+    """Loads, flattens to text and stores a dataset. The result comes last. What was fetched from the hub is kept on the
+    replica's disk, so that the same request, made again, goes on where it was.
+    FAILED_PRECONDITION where it is gated, script-only or its files cannot be read, UNAVAILABLE with RetryInfo where the
+    hub asks to wait longer than the service's patience.
+    """
     Adapt: _aio.UnaryStreamMultiCallable[_dataset_retriever_pb2.AdaptRequest, _dataset_retriever_pb2.AdaptResponse]  # type: ignore[assignment]
-    """Has the LLM rewrite a dataset's rows to the task's format. Rows that cannot be rewritten are dropped and
-    counted. FAILED_PRECONDITION without an LLM.
+    """Has the LLM plan how a dataset's rows become examples of the task, and rewrite them by that plan. Rows whose output
+    cannot be derived are dropped and counted; where the allowance ends, what was rewritten is kept.
+    FAILED_PRECONDITION without an LLM, and where the LLM can make nothing of the rows.
     """
 
 class DatasetRetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,7 +109,11 @@ class DatasetRetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_retriever_pb2.RetrieveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_retriever_pb2.RetrieveResponse], _abc.AsyncIterator[_dataset_retriever_pb2.RetrieveResponse]]:
-        """Loads, flattens to text and stores a dataset. The result comes last."""
+        """Loads, flattens to text and stores a dataset. The result comes last. What was fetched from the hub is kept on the
+        replica's disk, so that the same request, made again, goes on where it was.
+        FAILED_PRECONDITION where it is gated, script-only or its files cannot be read, UNAVAILABLE with RetryInfo where the
+        hub asks to wait longer than the service's patience.
+        """
 
     @_abc_1.abstractmethod
     def Adapt(
@@ -107,8 +121,9 @@ class DatasetRetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_retriever_pb2.AdaptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_retriever_pb2.AdaptResponse], _abc.AsyncIterator[_dataset_retriever_pb2.AdaptResponse]]:
-        """Has the LLM rewrite a dataset's rows to the task's format. Rows that cannot be rewritten are dropped and
-        counted. FAILED_PRECONDITION without an LLM.
+        """Has the LLM plan how a dataset's rows become examples of the task, and rewrite them by that plan. Rows whose output
+        cannot be derived are dropped and counted; where the allowance ends, what was rewritten is kept.
+        FAILED_PRECONDITION without an LLM, and where the LLM can make nothing of the rows.
         """
 
 def add_DatasetRetrieverServiceServicer_to_server(servicer: DatasetRetrieverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
