@@ -23,6 +23,7 @@ class DatasetKind(IntEnum):
     RETRIEVED = 1
     GENERATED = 2
     USER = 3
+    ADAPTED = 4
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class Candidate:
 
     @property
     def real(self) -> bool:
-        """Written for people by people, as far as is known: not by the LLM."""
-        return self.kind != DatasetKind.GENERATED
+        """Written for people by people, as far as is known: not by the LLM, nor rewritten by it."""
+        return self.kind not in (DatasetKind.GENERATED, DatasetKind.ADAPTED)
 
 
 @dataclass
@@ -225,6 +225,10 @@ def _by_source(candidates: Iterable[Candidate]) -> dict[tuple[DatasetKind, str],
     return dict(sorted(found.items()))
 
 
+def _adapted(candidates: Iterable[Candidate]) -> bool:
+    return any(candidate.kind == DatasetKind.ADAPTED for candidate in candidates)
+
+
 def _source(candidate: Candidate) -> tuple[DatasetKind, str]:
     return candidate.kind, candidate.row.source
 
@@ -261,7 +265,8 @@ def _check_size(splits: Splits) -> None:
 def _notes(splits: Splits, candidates: Sequence[Candidate], own_test: Sequence[Candidate] | None) -> Iterable[str]:
     real = sum(candidate.real for candidate in splits.test)
     if not real:
-        yield "Every test row was generated: the scores say how well the student does what the LLM wrote, not more."
+        made = "generated or rewritten by the LLM" if _adapted(splits.test) else "generated"
+        yield f"Every test row was {made}: the scores say how well the student does what the LLM wrote, not more."
     elif real < len(splits.test):
         yield f"{real:,} of the {len(splits.test):,} test rows are real; the verdict rests on them."
     if own_test is not None and any(candidate.row.split == "test" for candidate in candidates):

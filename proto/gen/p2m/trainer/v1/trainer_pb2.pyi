@@ -34,6 +34,8 @@ class _DatasetKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatasetKi
     """Written by the LLM."""
     DATASET_KIND_USER: _DatasetKind.ValueType  # 3
     """Given by the user: real rows."""
+    DATASET_KIND_ADAPTED: _DatasetKind.ValueType  # 4
+    """Found by the dataset retriever and rewritten by the LLM: no real rows."""
 
 class DatasetKind(_DatasetKind, metaclass=_DatasetKindEnumTypeWrapper):
     """Where a dataset came from."""
@@ -46,6 +48,8 @@ DATASET_KIND_GENERATED: DatasetKind.ValueType  # 2
 """Written by the LLM."""
 DATASET_KIND_USER: DatasetKind.ValueType  # 3
 """Given by the user: real rows."""
+DATASET_KIND_ADAPTED: DatasetKind.ValueType  # 4
+"""Found by the dataset retriever and rewritten by the LLM: no real rows."""
 Global___DatasetKind: _TypeAlias = DatasetKind  # noqa: Y015
 
 class _ExportFormat:
