@@ -20,18 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from catalogue import stored
 from catalogue.cards import dataset_text, model_text
 from catalogue.facts import facts
 from catalogue.read import read, starter
-from services.kit import embed, index, worker
-from services.kit.errors import DataLoss, FailedPrecondition
+from services.kit import embed, index, locations, worker
+from services.kit.errors import DataLoss, FailedPrecondition, P2MError
 from services.kit.settings import Settings
 from services.kit.values import Progress
 
 log = logging.getLogger(__name__)
 
-_FEW = 32
+_FEW, _MANY = 32, 100_000
+
+Vectors = npt.NDArray[np.float32]
 
 Report = Callable[[Progress], None]
 
@@ -49,7 +53,8 @@ def build(
 ) -> Built:
     """Builds the indexes of the given files into `out`/models and `out`/datasets; of no files at all, the starter's.
 
-    A kind of which no file is given keeps the index it has. Services that run read a new index when they start anew.
+    A kind of which no file is given keeps the index it has. Services that run take a new index up by themselves; for
+    those on other machines it is stored, where the store is a bucket (catalogue/stored.py).
     Raises InvalidArgument for a line that is no entry, and NotFound.
     """
 
@@ -60,6 +65,8 @@ def build(
             for kind, files in (("models", models), ("datasets", datasets))
             if files or neither
         }
+        for kind in counts:
+            await asyncio.to_thread(stored.publish, kind, out / kind, settings)
         return Built(**counts)
 
     return asyncio.run(both())
@@ -77,15 +84,17 @@ async def build_one(
     report(Progress(message=f"Reading the {kind}"))
     entries = await asyncio.to_thread(read, [*files, starter(kind)])
     texts = [(model_text if kind == "models" else dataset_text)(entry) for entry in entries]
-    vectors, digest = None, ""
+    vectors, digest, before = None, "", None
     if kind == "datasets":
-        encoding = _encode(texts, settings, report) if encoder is None else _encode_by(encoder, texts)
-        vectors, digest = await encoding
+        digest = embed.digest(locations.resolve(settings.encoder, settings))
+        before = await asyncio.to_thread(_before, out / kind, digest)
+        vectors = await _vectors(texts, before, settings, report, encoder)
     report(Progress(message=f"Indexing {len(entries):,} {kind}"))
     source = f"{'given' if files else 'starter'}:{_digest(entries)}"
     return await asyncio.to_thread(
-        index.save, out / kind, entries, texts, vectors, facts=facts(kind, entries), source=source, encoder=digest
-    )
+        index.save, out / kind, entries, texts, vectors, facts=facts(kind, entries), source=source, encoder=digest,
+        before=before,
+    )  # fmt: skip
 
 
 async def ready(kind: str, settings: Settings, encoder: worker.Resident | None = None) -> index.Index:
@@ -103,13 +112,20 @@ async def ready(kind: str, settings: Settings, encoder: worker.Resident | None =
     if starters and (manifest is None or (manifest.source, manifest.encoder, manifest.format) != wanted):
         await build_one(kind, (), settings.catalogue_folder, settings, encoder=encoder)
     try:
-        loaded = await asyncio.to_thread(index.Index.load, folder, library=settings.bm25)
+        return await opened(kind, settings, encoder)
     except DataLoss:
         if not starters:
             raise
         log.warning("the index at %s is damaged and is built again", folder)
         await build_one(kind, (), settings.catalogue_folder, settings, encoder=encoder)
-        loaded = await asyncio.to_thread(index.Index.load, folder, library=settings.bm25)
+        return await opened(kind, settings, encoder)
+
+
+async def opened(kind: str, settings: Settings, encoder: worker.Resident | None = None) -> index.Index:
+    """The index in the catalogue's folder as it is; raises what `ready` raises."""
+    folder = settings.catalogue_folder / kind
+    loaded = await asyncio.to_thread(index.Index.load, folder, library=settings.bm25)
+    digest = (await encoder.ask(embed.Texts(), embed.Vectors)).encoder if encoder else ""
     if loaded.manifest.encoder != digest:
         raise FailedPrecondition(
             "OTHER_ENCODER",
@@ -119,23 +135,60 @@ async def ready(kind: str, settings: Settings, encoder: worker.Resident | None =
     return loaded
 
 
-async def _encode(texts: Sequence[str], settings: Settings, report: Report) -> tuple[Any, str]:
+def _before(folder: Path, encoder: str) -> index.Index | None:
+    """The index that is there, if its vectors can be used again."""
+    try:
+        there = index.Index.load(folder)
+    except P2MError:
+        return None
+    return there if there.manifest.encoder == encoder else None
+
+
+async def _vectors(
+    texts: Sequence[str],
+    before: index.Index | None,
+    settings: Settings,
+    report: Report,
+    encoder: worker.Resident | None,
+) -> Vectors:
+    """The texts' embeddings, [texts, dimension]: of a text that was there `before` the one from there."""
+    if before is None:
+        return await _encoded(texts, settings, report, encoder)
+    known = await asyncio.to_thread(before.texts.numbers, texts)
+    new = np.flatnonzero(known < 0)
+    vectors = np.empty((len(texts), before.manifest.dimension), np.float32)
+    if len(new):
+        vectors[new] = await _encoded([texts[number] for number in new.tolist()], settings, report, encoder)
+    for part in np.array_split(np.flatnonzero(known >= 0), 1 + len(texts) // _MANY):
+        vectors[part] = before.vectors(known[part])
+    return vectors
+
+
+async def _encoded(
+    texts: Sequence[str], settings: Settings, report: Report, encoder: worker.Resident | None
+) -> Vectors:
+    """By `encoder`, which is loaded already and asked a few at a time; without it in a child process."""
+    if encoder is not None:
+        asked = [
+            await encoder.ask(embed.Texts(tuple(texts[start : start + _FEW])), embed.Vectors)
+            for start in range(0, len(texts), _FEW)
+        ]
+        return np.concatenate([np.asarray(part.vectors, np.float32) for part in asked])
     with tempfile.TemporaryDirectory(prefix="p2m-catalogue-") as folder:
         request = embed.TextFile(f"{folder}/texts.jsonl", f"{folder}/vectors.npy")
-        lines = "".join(json.dumps(text) + "\n" for text in texts)
-        await asyncio.to_thread(Path(request.texts).write_text, lines)
-        done = await worker.run("services.kit.embed:encode_file", request, embed.Vectors, settings, report)
-        return np.load(request.vectors), done.encoder
+        await asyncio.to_thread(_write_lines, Path(request.texts), texts)
+        await worker.run("services.kit.embed:encode_file", request, embed.Vectors, settings, report)
+        vectors: Vectors = np.load(request.vectors, mmap_mode="r")  # outlives the file's name
+        return vectors
 
 
-async def _encode_by(encoder: worker.Resident, texts: Sequence[str]) -> tuple[Any, str]:
-    """A few texts by an encoder that is loaded already."""
-    parts = [
-        await encoder.ask(embed.Texts(tuple(texts[start : start + _FEW])), embed.Vectors)
-        for start in range(0, len(texts), _FEW)
-    ]
-    return np.concatenate([np.asarray(part.vectors, np.float32) for part in parts]), parts[0].encoder
+def _write_lines(path: Path, texts: Sequence[str]) -> None:
+    with path.open("w") as file:
+        file.writelines(json.dumps(text) + "\n" for text in texts)
 
 
 def _digest(entries: Sequence[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    whole = hashlib.sha256()
+    for entry in entries:
+        whole.update(json.dumps(entry, sort_keys=True).encode() + b"\n")
+    return whole.hexdigest()

@@ -18,10 +18,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -124,8 +125,7 @@ class Artifacts:
         return Artifact(f"p2m://{key}", digest, len(data), media_type)
 
     def put_file(self, path: Path, media_type: str) -> Artifact:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
         key = f"{self.service}/blobs/sha256/{digest}"
         size = path.stat().st_size
         if self.store.size(key) != size:
@@ -139,9 +139,10 @@ class Artifacts:
         _check(hashlib.sha256(data).hexdigest(), digest, artifact.uri, len(data))
         return data
 
-    def fetch(self, artifact: Artifact, into: Path) -> Path:
+    def fetch(self, artifact: Artifact, into: Path, known: Mapping[str, Path] | None = None) -> Path:
         """Copies a file artifact to `into`, or a folder artifact's files under it; returns `into`.
 
+        `known`: files of this file system by their digest, which a folder takes as links and does not fetch again.
         Nothing is left at `into` when a digest does not match (DataLoss).
         """
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +155,11 @@ class Artifacts:
             for path, blob in entries:
                 target = staging / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch_file(blob, target)
+                here = (known or {}).get(blob.sha256)
+                if here is not None and _is(here, blob.sha256):
+                    os.link(here, target)
+                else:
+                    self._fetch_file(blob, target)
             if into.exists():
                 shutil.rmtree(into)
             staging.chmod(0o755)
@@ -200,9 +205,7 @@ class Artifacts:
     def _fetch_file(self, artifact: Artifact, into: Path) -> None:
         key, digest = _parse(artifact)
         self._present(lambda: self.store.get_file(key, into), artifact)
-        with into.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != digest:
+        if (found := _digest(into)) != digest:
             size = into.stat().st_size
             into.unlink()
             _check(found, digest, artifact.uri, size)
@@ -286,6 +289,15 @@ def _entries(manifest: bytes, folder: Artifact) -> list[tuple[PurePosixPath, Art
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FailedPrecondition("BAD_MANIFEST", f"{folder.uri} is no folder's manifest: {error}") from error
     return entries
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and _digest(path) == digest
 
 
 def _check(found: str, wanted: str, uri: str, size: int) -> None:

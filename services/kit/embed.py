@@ -11,6 +11,7 @@ same.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,15 +74,18 @@ def encode_file(request: TextFile, context: WorkerContext) -> Vectors:
     """Encodes a file of texts into an array; only the encoder's digest is in the answer."""
     folder = locations.resolve(context.settings.encoder, context.settings)
     _limit_threads(context.settings)
-    with Path(request.texts).open() as file:
-        texts = [json.loads(line) for line in file]
     encode = _by_sentence_transformers(folder)
-    chunks = []
-    for start in range(0, len(texts), _CHUNK):
-        context.raise_if_stopping()
-        context.report(Progress(start, len(texts), "entries", "Encoding the catalogue"))
-        chunks.append(encode(texts[start : start + _CHUNK]))
-    np.save(request.vectors, np.concatenate(chunks) if chunks else encode([""])[:0])
+    with Path(request.texts).open() as file:
+        number = sum(1 for _ in file)
+        file.seek(0)
+        shape = (number, encode([""]).shape[1])
+        vectors = np.lib.format.open_memmap(request.vectors, mode="w+", dtype=np.float32, shape=shape)
+        for start in range(0, number, _CHUNK):
+            context.raise_if_stopping()
+            context.report(Progress(start, number, "entries", "Encoding the catalogue"))
+            texts = [json.loads(line) for line in itertools.islice(file, _CHUNK)]
+            vectors[start : start + _CHUNK] = encode(texts)
+        vectors.flush()
     return Vectors((), digest(folder))
 
 

@@ -8,9 +8,8 @@ import grpc
 from p2m.model_retriever.v1 import model_retriever_pb2 as pb
 from p2m.model_retriever.v1 import model_retriever_pb2_grpc
 
-from catalogue import build
+from catalogue.live import Live
 from services.kit.artifacts import Artifacts
-from services.kit.errors import Unavailable
 from services.kit.llm import Teacher
 from services.kit.settings import Settings
 from services.kit.slots import Slots
@@ -32,16 +31,17 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
         artifacts = Artifacts.open(settings, self.name)
         self.stage = Stage(artifacts, Slots(settings.slots))
         self.teacher = Teacher.from_settings(settings, artifacts)
-        self._models: Models | None = None
+        self._models = Live("models", settings, Models)
 
     def register(self, server: grpc.aio.Server) -> None:
         model_retriever_pb2_grpc.add_ModelRetrieverServiceServicer_to_server(self, server)
 
     async def warm(self) -> None:
         """Opens the index; of the starter catalogue, builds it first where need be."""
-        self._models = await asyncio.to_thread(Models, await build.ready("models", self.settings))
+        await self._models.start()
 
     async def close(self) -> None:
+        await self._models.stop()
         if self.teacher:
             await self.teacher.close()
 
@@ -49,14 +49,13 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
         return await self.stage.unary(request, pb.SearchResponse, lambda: self._search(request))
 
     async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
-        if self._models is None:
-            raise Unavailable("NOT_WARM", "The model catalogue is still being opened; try again.", retry_after=1.0)
+        models = self._models.get()
         session = None
         constraints = from_message(request.constraints, Constraints)
         if self.teacher and not constraints.model:
             session = self.teacher.session(request.request_id, from_message(request.allowance, Allowance))
         card = await hypothetical_card(from_message(request.spec, PromptSpec), session)
-        found = await asyncio.to_thread(self._models.search, card.text, request.k, constraints, self.settings)
+        found = await asyncio.to_thread(models.search, card.text, request.k, constraints, self.settings)
         response = to_message(found, pb.SearchResponse)
         response.hypothetical_card = card.text
         if card.note and not constraints.model:

@@ -20,7 +20,7 @@ Entries are dicts with a unique "id", numbered from 0 in the order in which they
 index of two million opens in a moment.
 """
 
-from services.kit.index.folder import FORMAT, Manifest, check, current, place, read_manifest
+from services.kit.index.folder import FORMAT, Manifest, check, current, place, read_manifest, staging
 from services.kit.index.opened import Index
 from services.kit.index.saving import save
 from services.kit.index.scores import Hit, Numbers, Scores, ranked, standardised
@@ -38,5 +38,6 @@ __all__ = [
     "ranked",
     "read_manifest",
     "save",
+    "staging",
     "standardised",
 ]

@@ -104,6 +104,10 @@ def check(version: Path, manifest: Manifest, *, whole: bool = False) -> None:
                 raise damaged(version.parent)
 
 
+def write_manifest(version: Path, manifest: Manifest) -> None:
+    (version / _MANIFEST).write_text(to_json(manifest))
+
+
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, then to `place`; gone in the end where it was not placed."""
@@ -116,10 +120,12 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def place(filled: Path, folder: Path, manifest: Manifest) -> Path:
-    """Makes a filled staging folder the version that counts, and removes those before the last; its new path."""
-    (filled / _MANIFEST).write_text(text := to_json(manifest))
-    version = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+def place(filled: Path, folder: Path) -> Path:
+    """Makes a filled staging folder the version that counts, and removes those before the last; its new path.
+
+    The folder holds a manifest, and the files that it names.
+    """
+    version = folder / hashlib.sha256((filled / _MANIFEST).read_bytes()).hexdigest()[:16]
     with locked(folder, fcntl.LOCK_EX):
         before = current(folder)
         if version.exists():  # the same again: what lies there may be damaged

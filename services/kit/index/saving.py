@@ -13,7 +13,7 @@ import numpy.typing as npt
 from services.kit.errors import InvalidArgument
 from services.kit.index import lexical
 from services.kit.index import vectors as embeddings
-from services.kit.index.folder import FORMAT, Manifest, described, place, staging
+from services.kit.index.folder import FORMAT, Manifest, described, place, staging, write_manifest
 from services.kit.index.lexical import K1, B
 from services.kit.index.lines import Lines, write_lines, write_names
 from services.kit.index.opened import Index
@@ -67,5 +67,6 @@ def save(
             vectors is not None and bool(approximate), k1, b,
             {name: importlib.metadata.version(name) for name in ("bm25s", "faiss-cpu", "numpy")}, *described(filled),
         )  # fmt: skip
-        place(filled, folder, manifest)
+        write_manifest(filled, manifest)
+        place(filled, folder)
     return manifest
