@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Hub cards are long-tailed; what matters stands at the beginning.
@@ -41,7 +42,7 @@ _BOILERPLATE_LINE = re.compile(
 )
 
 
-def model_text(entry: dict[str, Any]) -> str:
+def model_text(entry: Mapping[str, Any]) -> str:
     """The searched text of a model."""
     languages = " ".join(str(language) for language in entry.get("languages") or ())
     return f"{entry['id']}\n{without_boilerplate(entry['description'])}\n{languages}".strip()
