@@ -38,11 +38,13 @@ class Choice:
 
 def choose(candidates: Sequence[DatasetCandidate]) -> Choice:
     """The choice without an LLM: the best that can be had, where it fits well enough."""
-    best = next((candidate for candidate in candidates if candidate.reachable), None)
-    if best is None:
+    loadable = [candidate for candidate in candidates if candidate.reachable]
+    if not loadable:
         return Choice("", notes=("No dataset that was found can be loaded from here.",) if candidates else ())
-    if part(best, "cosine") < FLOOR:
-        return Choice("", notes=(f"The best dataset that can be loaded, {best.id}, does not fit well enough.",))
+    # What is much used may rank above what fits.
+    best = next((candidate for candidate in loadable if part(candidate, "cosine") >= FLOOR), None)
+    if best is None:
+        return Choice("", notes=(f"The best dataset that can be loaded, {loadable[0].id}, does not fit well enough.",))
     return Choice(best.id)
 
 

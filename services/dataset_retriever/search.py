@@ -29,6 +29,8 @@ MOST_EXCLUDED = 20
 # Nobody's task takes more words to tell; what comes after is data.
 _QUERY_CHARACTERS = 20_000
 _SHOWN_CHARACTERS = 2_000
+# What has no more letters than this tells nothing.
+_SHORT = 3
 _MOST_LANGUAGES, _MOST_TASKS, _MOST_CONFIGS = 50, 20, 200
 
 
@@ -112,8 +114,9 @@ def search(
     hits = rank(index, text, vector, k, may.mask)
     best_out = [] if may.mask is None else rank(index, text, vector, MOST_EXCLUDED, ~may.mask)
     out = [(entry["id"], refusal(entry, filters)) for entry in (index.entry(hit.number) for hit in best_out)]
+    asked = words(query)
     return Found(
-        tuple(_candidate(index.entry(hit.number), hit, query, settings, filters) for hit in hits),
+        tuple(_candidate(index.entry(hit.number), hit, asked, settings, filters) for hit in hits),
         tuple(ExcludedDataset(id, reason) for id, reason in out),
         may.notes,
     )
@@ -143,7 +146,7 @@ def is_reachable(entry: dict[str, Any], settings: Settings) -> bool:
 
 
 def _candidate(
-    entry: dict[str, Any], hit: Ranked, query: str, settings: Settings, filters: Filters
+    entry: dict[str, Any], hit: Ranked, asked: Sequence[str], settings: Settings, filters: Filters
 ) -> DatasetCandidate:
     local = location_of(entry).startswith("folder:")
     return DatasetCandidate(
@@ -151,7 +154,7 @@ def _candidate(
         description=entry["description"][:_SHOWN_CHARACTERS],
         score=hit.score,
         parts=parts_of(hit),
-        why=_why(entry, query, {part.name: part.value for part in parts_of(hit)}),
+        why=_why(entry, asked, {part.name: part.value for part in parts_of(hit)}),
         origin=DatasetOrigin.LOCAL if local else DatasetOrigin.HUB,
         configs=tuple(config["name"] for config in (entry.get("configs") or ())[:_MOST_CONFIGS]),
         reachable=is_reachable(entry, settings),
@@ -173,14 +176,13 @@ def _obstacles(entry: dict[str, Any]) -> list[str]:
     return said
 
 
-def _why(entry: dict[str, Any], query: str, parts: dict[str, float]) -> str:
+def _why(entry: dict[str, Any], asked: Sequence[str], parts: dict[str, float]) -> str:
     """The parts of the score in words: closeness, shared words, its name in the task, how much it is used."""
-    asked = words(query)
     said = [f"Its description and the task have a cosine of {parts.get('cosine', 0.0):.2f}"]
-    own = set(words(f"{entry['id']} {entry['description']}"))
-    shared = [word for word in dict.fromkeys(asked) if len(word) > 3 and word in own]
+    own = words(f"{entry['id']} {entry['description'][:_SHOWN_CHARACTERS]}")
+    shared = {word for word in own if len(word) > _SHORT}.intersection(asked)
     if shared:
-        said.append(f"both say {', '.join(sorted(shared, key=len, reverse=True)[:5])}")
+        said.append(f"both say {', '.join(sorted(shared, key=lambda word: (-len(word), word))[:5])}")
     if _names(asked, words(entry["id"].rpartition("/")[2])):
         said.append("the task names it")
     if parts.get("prior", 0.0) > 0 and entry.get("downloads"):
@@ -190,8 +192,6 @@ def _why(entry: dict[str, Any], query: str, parts: dict[str, float]) -> str:
     return f"{', '.join(said[:-1])}, and {said[-1]}." if len(said) > 1 else f"{said[0]}."
 
 
-def _names(asked: list[str], name: list[str]) -> bool:
-    """Whether the words of a name stand in the query one after the other; a name of one short word tells nothing."""
-    if sum(map(len, name)) < 4:
-        return False
-    return any(asked[start : start + len(name)] == name for start in range(len(asked) - len(name) + 1))
+def _names(asked: Sequence[str], name: Sequence[str]) -> bool:
+    """Whether the words of a name stand in the query one after the other; a short name stands in much by chance."""
+    return sum(map(len, name)) > _SHORT and f" {' '.join(name)} " in f" {' '.join(asked)} "
