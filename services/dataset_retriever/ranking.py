@@ -5,7 +5,7 @@
     mentions log(1 + how often the 50 entries nearest to the query mention it, the nearer the more)
 
 Then once more with feedback: the query moves half way to the mean of the ten best (Rocchio's pseudo-relevance feedback)
-and all is scored anew. z: to mean 0 and deviation 1 over the catalogue; of the cosine as a sample of it has them.
+and all is scored anew. z: to mean 0 and deviation 1 over the catalogue.
 
 Why: what people train on is less what is described most like their task than what the descriptions near their task
 name. The weights were chosen, one after the other and to one digit, on the 196 development queries of DataFinder
@@ -28,7 +28,6 @@ Numbers = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float32]
 
 _POOL = 200
-_SAMPLE = 4_096
 _NEAREST, _TEMPERATURE = 50, 0.2
 _BEST = 10
 # In a small catalogue the 50 nearest are about anything: no more than this share of the entries has a say.
@@ -124,10 +123,10 @@ def _scored(index: Index, vector: Vector, words: Scores, pool: int, among: Mask 
     numbers = np.union1d(np.union1d(near, _highest(words, pool, among)), [*mentioned]).astype(np.int64)
     if among is not None:
         numbers = numbers[among[numbers]]
-    mean, deviation = _moments(index, vector)
+    mean, deviation = index.moments(vector.tolist())
     prior = np.asarray(index.fact("prior")[numbers], np.float32)
     mentions = np.log1p(np.asarray([mentioned.get(number, 0.0) for number in numbers.tolist()], np.float32))
-    scores = (index.cosines(vector.tolist(), numbers) - mean) / deviation
+    scores = (index.cosines(vector.tolist(), numbers) - mean) / (deviation or 1.0)
     spread = float(words.std())
     if spread:
         scores = scores + weights.bm25 * (words[numbers] - float(words.mean())) / spread
@@ -147,13 +146,6 @@ def _mentioned(index: Index, vector: Vector, near: Numbers, cosines: Scores, amo
     by = np.broadcast_to(np.exp((cosines - cosines[0]) / _TEMPERATURE)[:, None], named.shape)
     others, place = np.unique(named[named >= 0], return_inverse=True)
     return dict(zip(others.tolist(), np.bincount(place, by[named >= 0]).tolist(), strict=True))
-
-
-def _moments(index: Index, vector: Vector) -> tuple[float, float]:
-    """Mean and deviation of the cosine over the catalogue, by a sample of it that is the same each time."""
-    sample = np.unique(np.linspace(0, len(index) - 1, min(_SAMPLE, len(index))).astype(np.int64))
-    cosines = index.cosines(vector.tolist(), sample)
-    return float(cosines.mean()), float(cosines.std()) or 1.0
 
 
 def _listed(index: Index, scored: _Scored, task: Vector, words: Scores, k: int) -> list[Ranked]:
