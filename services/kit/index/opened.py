@@ -17,7 +17,7 @@ from services.kit.index.lines import Lines, Names, mapped
 from services.kit.index.scores import Numbers, Scores
 from services.kit.index.vectors import Vectors
 
-_PAGE = 4096
+_BUFFER = 4 << 20
 
 
 class Index:
@@ -59,9 +59,16 @@ class Index:
         return self.manifest.entries
 
     def warm(self) -> None:
-        """Reads what queries read, so that none waits for the disk."""
-        for path in (*self.version.glob("bm25/*.npy"), *self.version.glob("*.npy"), *self.version.glob("*.faiss")):
-            np.memmap(path, np.uint8, "r").view(np.ndarray)[::_PAGE].max()
+        """Reads what every query reads, so that none waits for the disk."""
+        buffer = bytearray(_BUFFER)
+        for path in (
+            *self.version.glob("bm25/*.npy"),
+            *self.version.glob("facts/*.npy"),
+            *self.version.glob("*.faiss"),
+        ):
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
 
     def id(self, number: int) -> str:
         """The id of the entry with this number."""
@@ -110,6 +117,10 @@ class Index:
     def vectors(self, numbers: Numbers) -> Scores:
         """The embeddings of these entries, [numbers, dimension]. FailedPrecondition where nothing was encoded."""
         return self._encoded().rows(numbers)
+
+    def moments(self, vector: Sequence[float]) -> tuple[float, float]:
+        """Mean and standard deviation of the cosine of all entries with `vector`. Errors as in `nearest`."""
+        return self._encoded().moments(vector)
 
     def cosine(self, vector: Sequence[float]) -> Scores:
         """The cosine of every entry with `vector` (of length 1). FailedPrecondition where nothing was encoded."""

@@ -24,20 +24,25 @@ class Hit:
 
 def ranked(scores: Scores, k: int, matches: npt.NDArray[np.bool_] | None = None) -> list[Hit]:
     """The `k` best entries, best first, ties in the entries' order: of those in `matches`, or with a score above 0."""
+    numbers = highest(scores, k, matches)
+    return [Hit(number, score) for number, score in zip(numbers.tolist(), scores[numbers].tolist(), strict=True)]
+
+
+def highest(scores: Scores, k: int, matches: npt.NDArray[np.bool_] | None = None) -> Numbers:
+    """The numbers of the `k` best entries, as `ranked`."""
     if k <= 0:
-        return []
+        return np.zeros(0, np.int64)
     if matches is None:
-        kept = np.flatnonzero(scores >= bound) if (bound := _bound(scores, k)) > 0 else np.flatnonzero(scores > 0)
-    else:
-        kept = np.flatnonzero(matches)
+        bound = _bound(scores, k)
+        matches = scores >= bound if bound > 0 else scores > 0
+    kept = np.flatnonzero(matches)
     found = scores[kept]
     if len(kept) > k:
         worst = np.partition(found, len(found) - k)[len(found) - k]
         better, equal = found > worst, np.flatnonzero(found == worst)
         better[equal[: k - int(better.sum())]] = True
         kept, found = kept[better], found[better]
-    order = np.argsort(-found, kind="stable")
-    return [Hit(number, score) for number, score in zip(kept[order].tolist(), found[order].tolist(), strict=True)]
+    return kept[np.argsort(-found, kind="stable")]
 
 
 def standardised(scores: Scores) -> Scores:
