@@ -36,6 +36,7 @@ _TASK = re.compile(r"[a-z0-9]+(-[a-z0-9]+){0,9}")
 # What stands among an entry's languages and names none of them.
 _MANY = ("multilingual", "multi", "mul")
 _TASKS_NAMED = 12
+_MASKS_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,15 @@ def check(filters: Filters) -> Filters:
 
 
 def allowed(index: Index, filters: Filters) -> Allowed:
-    """The mask of the filters over an index, and sentences on what they leave out. `filters` has passed `check`."""
-    facets = _facets(index)
-    refused = np.zeros(len(index), np.bool_)
+    """The mask of the filters over an index, and sentences on what they leave out. `filters` has passed `check`.
+
+    It is kept for as long as the index is open, for the filters that were asked for last.
+    """
+    return _facets(index).allowed(filters)
+
+
+def _allowed(facets: _Facets, count: int, filters: Filters) -> Allowed:
+    refused = np.zeros(count, np.bool_)
     counts = []
     for criterion in _criteria(filters):
         no = (facets.verdicts(criterion) == NO) & ~refused
@@ -118,8 +125,8 @@ def allowed(index: Index, filters: Filters) -> Allowed:
     if not counts:
         return Allowed()
     left_out = int(refused.sum())
-    notes = [f"Left out {left_out:,} of {_datasets(len(index))}: {', '.join(counts)}."]
-    if filters.task and left_out == len(index):
+    notes = [f"Left out {left_out:,} of {_datasets(count)}: {', '.join(counts)}."]
+    if filters.task and left_out == count:
         notes.append(f"The tasks that the catalogue names: {', '.join(facets.tasks()[:_TASKS_NAMED]) or 'none'}.")
     return Allowed(~refused, left_out, tuple(notes))
 
@@ -223,9 +230,20 @@ class _Facets:
     """One index's facts, and the distinct values behind their codes."""
 
     def __init__(self, index: Index) -> None:
+        self._count = len(index)
         self._fact = index.fact
         self._entry = index.entry
         self._values: dict[str, tuple[list[Any], npt.NDArray[np.int32]]] = {}
+        self._allowed: dict[Filters, Allowed] = {}
+
+    def allowed(self, filters: Filters) -> Allowed:
+        """What `filters` allow; the newest few are kept."""
+        known = self._allowed.get(filters)
+        if known is None:
+            known = _allowed(self, self._count, filters)
+            # A new dict, since searches run in threads of their own.
+            self._allowed = dict([*list(self._allowed.items())[1 - _MASKS_KEPT :], (filters, known)])
+        return known
 
     def verdicts(self, criterion: _Criterion) -> Verdicts:
         """YES, NO or UNKNOWN [entries]."""
