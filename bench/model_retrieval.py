@@ -4,7 +4,7 @@
 
 catalogue   JSONL {id, description, size_bytes, downloads}      queries   JSONL {query, gold: [ids]}
 
-A hit: one of a query's gold models is among the first 1, 5 or 20. MRR is at depth 100. No model is left out for its
+A hit: one of a query's gold models is among the first 1, 5 or 20. MRR is at depth 20. No model is left out for its
 size. Queries without gold models count for the latency alone.
 """
 
@@ -19,12 +19,14 @@ from pathlib import Path
 
 from bench.ranking import percent, percentile_ms, read_jsonl, reciprocal_rank, resident_mb
 from catalogue.cards import model_text
+from catalogue.facts import facts
 from catalogue.read import read
 from services.kit import index
 from services.kit.settings import Settings
-from services.model_retriever.search import Constraints, Models
+from services.model_retriever.limits import Constraints
+from services.model_retriever.search import Models
 
-DEPTH = 100
+DEPTH = 20
 _NO_LIMIT = 10**15
 
 
@@ -45,9 +47,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="p2m-bench-") as folder:
         began = time.perf_counter()
         entries = read([arguments.catalogue])
-        index.save(Path(folder) / "models", entries, [model_text(entry) for entry in entries])
+        texts = [model_text(entry) for entry in entries]
+        index.save(Path(folder) / "models", entries, texts, facts=facts("models", entries))
         build_s = time.perf_counter() - began
-        del entries
+        del entries, texts
         began = time.perf_counter()
         models = Models(index.Index.load(Path(folder) / "models", library=settings.bm25))
         load_s = time.perf_counter() - began

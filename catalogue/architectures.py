@@ -33,7 +33,8 @@ def kind(config: Mapping[str, Any]) -> str:
     model_type, architectures = _type(config), _architectures(config)
     if any(mark in name for name in architectures for mark in _OTHER_MEDIA):
         return ""
-    if model_type in ENCODER_DECODERS:
+    untyped = not model_type and any(name.endswith("ForConditionalGeneration") for name in architectures)
+    if model_type in ENCODER_DECODERS or untyped:
         return "encoder-decoder"
     if any(name.endswith(_GENERATES) for name in architectures):
         # Code of its own is not run; a text model has no half for images or sounds.

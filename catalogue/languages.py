@@ -13,7 +13,8 @@ Codes are ISO 639-1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 
 MULTILINGUAL = "multilingual"
@@ -190,10 +191,11 @@ def bits(codes: Iterable[str]) -> tuple[int, ...]:
     return tuple((whole >> (64 * place)) & (1 << 64) - 1 for place in range(BITS))
 
 
-def of_bits(numbers: Sequence[int]) -> list[str]:
+@lru_cache(maxsize=1 << 14)
+def of_bits(*numbers: int) -> tuple[str, ...]:
     """The set that `bits` made these numbers of, in the table's order."""
-    whole = sum(int(number) << (64 * place) for place, number in enumerate(numbers))
-    return [code for code, number in _NUMBERS.items() if whole >> number & 1]
+    whole = sum(number << (64 * place) for place, number in enumerate(numbers))
+    return tuple(code for code, number in _NUMBERS.items() if whole >> number & 1)
 
 
 def place(code: str) -> int:

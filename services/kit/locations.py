@@ -6,6 +6,7 @@ hub:<name>[@<revision>]              the Hugging Face hub, safetensors only; its
 
 resolve(location, settings)          the folder of files on this machine, downloaded where need be
 reachable(location, settings)        whether `resolve` could work from here, without a request
+cached_names(settings)               hub models that may be on this machine
 """
 
 from __future__ import annotations
@@ -95,6 +96,17 @@ def cached(name: str, settings: Settings) -> Path | None:
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
         return None
     return folder if any(folder.rglob("*.safetensors")) else None
+
+
+def cached_names(settings: Settings) -> list[str]:
+    """The hub models of which the cache has a folder, whole or in part."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(settings.hub_cache or HF_HUB_CACHE)
+    try:
+        return [path.name[len("models--") :].replace("--", "/") for path in cache.glob("models--*") if path.is_dir()]
+    except OSError:
+        return []
 
 
 def _maybe_cached(name: str, settings: Settings) -> bool:

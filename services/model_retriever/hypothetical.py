@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from catalogue import languages
 from services.kit.errors import BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable
 from services.kit.llm import Ask, Message, Schema, Session
 from services.kit.values import PromptSpec
@@ -68,6 +69,11 @@ def instruction_of(spec: PromptSpec) -> str:
         if text.strip():
             return text
     raise InvalidArgument("EMPTY_SPEC", "spec holds neither an instruction nor a demonstration.", field="spec")
+
+
+def language_of(spec: PromptSpec) -> str:
+    """The language of the prompt, and so of the task's texts; "" where it is English or its script does not tell."""
+    return spec.language if spec.language != "en" else languages.written(spec.own_instruction)
 
 
 def _messages(spec: PromptSpec, instruction: str) -> tuple[Message, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import grpc
 from p2m.model_retriever.v1 import model_retriever_pb2 as pb
@@ -16,8 +17,10 @@ from services.kit.slots import Slots
 from services.kit.stage import Stage
 from services.kit.values import Allowance, Ledger, PromptSpec
 from services.kit.wire import from_message, to_message
-from services.model_retriever.hypothetical import hypothetical_card
-from services.model_retriever.search import Constraints, Models
+from services.model_retriever.configs import SPARE, Configs
+from services.model_retriever.hypothetical import hypothetical_card, language_of
+from services.model_retriever.limits import Constraints, checked
+from services.model_retriever.search import DEFAULT_K, MOST_K, Models, check_k
 
 
 class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServicer):
@@ -32,6 +35,7 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
         self.stage = Stage(artifacts, Slots(settings.slots))
         self.teacher = Teacher.from_settings(settings, artifacts)
         self._models = Live("models", settings, Models)
+        self._configs = Configs(settings)
 
     def register(self, server: grpc.aio.Server) -> None:
         model_retriever_pb2_grpc.add_ModelRetrieverServiceServicer_to_server(self, server)
@@ -51,11 +55,17 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
     async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         models = self._models.get()
         session = None
-        constraints = from_message(request.constraints, Constraints)
+        constraints, spec = from_message(request.constraints, Constraints), from_message(request.spec, PromptSpec)
+        check_k(request.k)
+        checked(constraints)
         if self.teacher and not constraints.model:
             session = self.teacher.session(request.request_id, from_message(request.allowance, Allowance))
-        card = await hypothetical_card(from_message(request.spec, PromptSpec), session)
-        found = await asyncio.to_thread(models.search, card.text, request.k, constraints, self.settings)
+        card = await hypothetical_card(spec, session)
+        k = request.k or DEFAULT_K
+        # Some to spare, in the place of those whose config says that they do not fit.
+        more = k if self.settings.hub_offline else min(k + SPARE, MOST_K)
+        search = partial(models.search, card.text, more, constraints, self.settings, language_of(spec))
+        found = await self._configs.confirmed(await asyncio.to_thread(search), k)
         response = to_message(found, pb.SearchResponse)
         response.hypothetical_card = card.text
         if card.note and not constraints.model:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from catalogue.architectures import KINDS as ARCHITECTURES
 from catalogue.read import read, starter
 from services.kit.errors import InvalidArgument
 from services.kit.rows import records
-from services.model_retriever.checks import ARCHITECTURES
 
 TASKS = {
     "fill-mask", "multiple-choice", "question-answering", "sentence-similarity", "summarization",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from catalogue.cards import model_text, without_boilerplate
+from catalogue.facts import facts
 from services.kit import index
 from services.kit.artifacts import Artifacts
 from services.kit.errors import InvalidArgument
@@ -17,7 +18,8 @@ from services.kit.llm import Teacher
 from services.kit.settings import Settings
 from services.kit.values import Allowance, PromptSpec
 from services.model_retriever.hypothetical import hypothetical_card
-from services.model_retriever.search import Constraints, Models
+from services.model_retriever.limits import Constraints
+from services.model_retriever.search import Models
 from tests.support.teacher import ScriptedTeacher
 
 QA = "question answering from a passage"
@@ -28,6 +30,10 @@ CATALOGUE: list[dict[str, Any]] = [
     {"id": "acme/qa", "description": QA, "size_bytes": 10**9, "downloads": 1000},
     {"id": "acme/qa-rare", "description": QA, "size_bytes": 10**9, "downloads": 1},
     {"id": "acme/rwkv-qa", "description": "answering", "size_bytes": 10, "downloads": 10, "architecture": "rwkv"},
+    {
+        "id": "acme/japanese-t5", "description": "A T5 of Japanese web pages.", "size_bytes": 10, "downloads": 10,
+        "languages": ["ja"],
+    },
     {"id": "acme/sql", "description": "SQL queries", "size_bytes": None, "downloads": None},
     {"id": "acme/popular", "description": "cheese", "size_bytes": 10, "downloads": 10**7},
     {
@@ -40,7 +46,7 @@ CATALOGUE: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("models") / "models"
-    index.save(folder, CATALOGUE, [model_text(entry) for entry in CATALOGUE])
+    index.save(folder, CATALOGUE, [model_text(entry) for entry in CATALOGUE], facts=facts("models", CATALOGUE))
     return Models(index.Index.load(folder))
 
 
@@ -50,18 +56,20 @@ def online(settings: Settings) -> Settings:
 
 
 def test_downloads_decide_between_equal_cards(models: Models, online: Settings) -> None:
-    """The score is BM25 * log10(downloads + 2): of two cards alike the one that is used more comes first."""
+    """Of two cards alike the one that is used more comes first, and the parts are what the score is made of."""
     found = models.search("question answering from a passage", 10, Constraints(), online)
     first, second = found.candidates[:2]
     assert (first.id, second.id) == ("acme/qa", "acme/qa-rare")
-    bm25 = {part.name: part.value for part in first.parts}["bm25"]
-    assert first.score == pytest.approx(bm25 * np.log10(1002), rel=1e-5)
+    part = {part.name: part.value for part in first.parts}
+    assert part["bm25"] > 0 and part["task"] > 0 and part["downloads"] == 1000
+    assert part["popularity"] == pytest.approx(np.log10(1002) ** 0.25, rel=1e-5)
+    assert first.score == pytest.approx((part["bm25"] + part["task"] + part["language"]) * part["popularity"], rel=1e-5)
     assert "passage" in first.why and "1,000 downloads" in first.why
 
 
 def test_what_cannot_be_used_is_listed_with_its_reason(models: Models, online: Settings) -> None:
     """Too large, no safetensors, an architecture that is not supported: out, each with a sentence that says why."""
-    found = models.search("question answering from a passage", 10, Constraints(), online)
+    found = models.search("question answering from a passage, visual too", 10, Constraints(), online)
     reasons = {excluded.id: excluded.reason for excluded in found.excluded}
     assert "5.00 GB; the limit is 3.00 GB" in reasons["acme/big-qa"]
     assert "safetensors" in reasons["acme/pickled-qa"]
@@ -94,8 +102,8 @@ def test_offline_only_what_is_here_is_left(models: Models, settings: Settings) -
 
 
 def test_a_query_that_matches_nothing_gives_what_is_used_most(models: Models, online: Settings) -> None:
-    """A prompt in a language that no card has: usable models by their downloads, and a note that says so."""
-    found = models.search("次の文の感情を答えてください", 2, Constraints(), online)
+    """A prompt that no card has a word, a task or a language of: usable models by downloads, and a note that says so."""
+    found = models.search("Jawab pertanyaan berikut", 2, Constraints(), online)
     assert [candidate.id for candidate in found.candidates] == ["acme/popular", "acme/qa"]
     assert found.notes and "matches no word" in found.candidates[0].flags[-1]
 
