@@ -62,7 +62,7 @@ def columns_question(dataset: str, look: dataset_retriever_pb2.InspectResponse) 
     if look.licence:
         text += f" Its licence is {look.licence}."
     rows = [f"{row.input[:_ROW_CHARACTERS]} → {row.output[:_ROW_CHARACTERS]}" for row in look.flattened[:_ROWS]]
-    return run_pb2.Question(id="columns", text=text, options=options, details=rows)
+    return run_pb2.Question(id="columns", text=text, options=options, details=[*look.notes, *rows])
 
 
 def model_question(search: model_retriever_pb2.SearchResponse) -> run_pb2.Question:
