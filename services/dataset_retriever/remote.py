@@ -295,7 +295,7 @@ class RemoteFile(io.RawIOBase):
                 self._check(response, part)
                 # A server that knows no ranges sends the file from its start.
                 skip = part.done if response.status_code == 200 else 0
-                for piece in response.iter_raw(1 << 16):
+                for piece in response.iter_raw():
                     part.add(piece[skip:])
                     skip = max(0, skip - len(piece))
                     if part.done >= part.stop or part.abandoned:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
@@ -383,11 +384,13 @@ def is_large(path: str, data: bytes) -> bool:
     return path.endswith(_LARGE) or len(data) > _LARGE_BYTES
 
 
+@functools.cache
 def blob_id(data: bytes) -> str:
     """Git's name for these bytes, the ETag of a small file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+@functools.cache
 def sha256(data: bytes) -> str:
     """The name of a large file's bytes, its X-Linked-ETag."""
     return hashlib.sha256(data).hexdigest()
@@ -397,7 +400,7 @@ def commit_of(files: dict[str, bytes]) -> str:
     """A name for a commit with these files."""
     digest = hashlib.sha1()
     for path in sorted(files):
-        digest.update(path.encode() + b"\0" + files[path])
+        digest.update(f"{path}\0{blob_id(files[path])}\0".encode())
     return digest.hexdigest()
 
 
