@@ -90,14 +90,27 @@ def plain_text(
                 stream.read(len(mark))
                 return stream, "utf-8"
             return _transcoded(stream, marked, name), marked
+    encoding = _known(encoding)
     if not encoding and guess:
         encoding = _guessed(head, name)
-    if not encoding or codecs.lookup(encoding).name in ("utf-8", "ascii"):
+    if encoding in ("", "utf-8", "ascii"):
         return stream, "utf-8"
     return _transcoded(stream, encoding, name), encoding
 
 
+def _known(encoding: str) -> str:
+    """The encoding's usual name; "" where there is no such, or it is none of text."""
+    try:
+        about = codecs.lookup(encoding)
+    except LookupError:
+        return ""
+    return about.name if about._is_text_encoding else ""
+
+
 def _guessed(head: bytes, name: str) -> str:
+    for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) >= 4 and head[place::2].count(0) > 0.4 * len(head) / 2 and head[1 - place :: 2].count(0) == 0:
+            return encoding
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
@@ -109,9 +122,6 @@ def _guessed(head: bytes, name: str) -> str:
         raise InvalidArgument(
             "NOT_UTF8", f"{name} is not UTF-8 (byte {error.start + 1}). Save the file as UTF-8."
         ) from error
-    for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(head) >= 4 and head[place::2].count(0) > 0.4 * len(head) / 2 and head[1 - place :: 2].count(0) == 0:
-            return encoding
     return "utf-8"
 
 
@@ -207,7 +217,7 @@ class _Transcoded(io.RawIOBase):
             self._ended = not data
             try:
                 self._left = self._decode(data, self._ended).encode("utf-8", "replace")
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
                 raise InvalidArgument(
                     "NOT_UTF8", f"{self._name} begins as {self._encoding} and is not. Save the file as UTF-8."
                 ) from error

@@ -225,7 +225,7 @@ def test_a_clean_load_is_complete_and_repeatable(world: World) -> None:
 
 
 def test_a_broken_connection_goes_on_where_it_broke(world: World) -> None:
-    """Cut four times, refused, failed, given short, given whole instead of a part: the rows are those of a clean load."""
+    """Cut four times, refused, failed, given short, given whole for a part: the rows are those of a clean load."""
     assert _pairs(world["broken"]) == _pairs(world["clean"])
     pattern = "/api/resolve-cache/datasets/acme/broken/*/train.jsonl"
     begins = [int(one.removeprefix("bytes=").partition("-")[0]) for one in world.hub.ranges(pattern)]
@@ -239,7 +239,7 @@ def test_a_file_that_changes_while_it_is_read(world: World) -> None:
 
 @pytest.mark.parametrize(("name", "wait"), [("busy", 3600), ("busy_file", 1800)])
 def test_a_hub_that_asks_for_more_than_patience(world: World, name: str, wait: float) -> None:
-    """429 with a Retry-After beyond the patience: UNAVAILABLE at once, with the time to wait and a hint at the token."""
+    """429 with a Retry-After beyond the patience: UNAVAILABLE at once, with the time to wait, and what helps."""
     refused = world[name]
     assert (refused.code, refused.reason, refused.retry_after) == ("UNAVAILABLE", "HUB_BUSY", wait)
     assert "HF_TOKEN" in refused.message and refused.seconds < PATIENCE_S
@@ -277,7 +277,7 @@ def test_the_token_stays_at_the_hub(world: World) -> None:
 
 
 def test_a_scripted_dataset_comes_from_the_hubs_copy(world: World) -> None:
-    """A dataset with a program is read from the hub's Parquet copy, by a commit that can be read again; a note says so."""
+    """A dataset with a program is read from the hub's Parquet copy, by its commit; a note says so."""
     done = world["scripted"]
     assert sorted(_pairs(done)) == sorted((row["q"], row["l"]) for row in FEW)
     assert done.loaded is not None and "scripted.py" in done.loaded.notes[0]
