@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from services.dataset_retriever.flatten import Column, as_text, flatten, value_at
+from services.dataset_retriever.flatten import Column, as_text, first_option, flatten, value_at
 from services.dataset_retriever.rules import by_rules, is_known_output, tells_nothing, usable_columns
 from services.kit.errors import BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable
 from services.kit.llm import Ask, Message, Schema, Session
@@ -82,7 +82,9 @@ def verified(inputs: Sequence[str], output: str, usable: Sequence[Column], rows:
     wanted = by_name[output]
     if tells_nothing(wanted, [as_text(value_at(row, output), wanted) for row in rows]):
         return f"{output} looks like an id"
-    flat = [flatten(row, [by_name[name] for name in inputs], wanted) for row in rows]
+    given = [by_name[name] for name in inputs]
+    first = first_option(rows, given, wanted)
+    flat = [flatten(row, given, wanted, first) for row in rows]
     flat = [one for one in flat if one.input and one.output]
     if rows and not flat:
         return f"no sample row has both an input and {output}"

@@ -14,11 +14,11 @@ no text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.dataset_retriever.options import is_options, option_family, right_options
+from services.dataset_retriever.options import first_number, is_options, option_family, right_options
 
 # What can be read as text, by the first word of its type.
 _TEXT = ("string", "large_string", "class_label", "bool", "translation", "date", "time", "timestamp", "decimal")
@@ -122,6 +122,24 @@ def flatten(row: Mapping[str, Any], inputs: Sequence[Column], output: Column, fi
     if answers is None:
         answers = alternatives(wanted, output)
     return Flat(given, answers[0] if answers else as_text(wanted, output), answers if len(answers) > 1 else ())
+
+
+def first_option(rows: Iterable[Mapping[str, Any]], inputs: Sequence[Column], output: Column) -> int:
+    """What the output column's numbers of options count from, by sample rows: 0 or 1."""
+    family = option_family([column.name for column in inputs])
+    listed = next((column for column in inputs if is_options(column.name, output.name)), None)
+    keys, counts = [], []
+    for row in rows:
+        options = value_at(row, listed.name) if listed else family
+        keys.append(value_at(row, output.name))
+        counts.append(len(options) if isinstance(options, list | tuple) else 0)
+    return first_number(keys, counts, () if listed else family)
+
+
+def has_options(inputs: Sequence[Column], output: Column) -> bool:
+    """Whether the input holds the options that the output may be a key to."""
+    names = [column.name for column in inputs]
+    return bool(option_family(names)) or any(is_options(name, output.name) for name in names)
 
 
 def _given(value: Any, column: Column) -> str:

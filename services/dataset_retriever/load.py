@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from services.dataset_retriever.flatten import Column, columns_of, flatten, has_text
+from services.dataset_retriever.flatten import Column, columns_of, first_option, flatten, has_options, has_text
 from services.dataset_retriever.folder import open_folder
 from services.dataset_retriever.remote import CapReached, Caps, Line
 from services.dataset_retriever.search import location_of
@@ -42,6 +42,7 @@ SAMPLE_ROWS = 10
 # Some 12,000 words: more than any model here is trained on. Kept rows are held in memory.
 MAX_CHARACTERS = 65_536
 _SCANNED_ON_HUB = 50_000
+_LOOKED_AT = 200
 _LOOK_SECONDS = 120.0
 _SHOWN_CHARACTERS = 500
 _SHOWN_COLUMNS = 200
@@ -212,6 +213,7 @@ class _Reading:
         self._ended: dict[str, int] = {}
         # A column is read by the first part of its name, or, where that is no column, by the whole of it.
         self._columns = {part for column in (*inputs, output) for part in (column.name, column.name.partition(".")[0])}
+        self._first = self._first_option() if has_options(inputs, output) else 0
 
     def sample(self, split: str) -> list[Any]:
         """At most `wanted` usable rows of a split, a uniform sample of those read, in their order."""
@@ -259,7 +261,7 @@ class _Reading:
 
     def _usable(self, row: Mapping[str, Any]) -> Any:
         """The row as text, or None, with the reason counted."""
-        flat = flatten(row, self._inputs, self._output)
+        flat = flatten(row, self._inputs, self._output, self._first)
         if not flat.input or not flat.output:
             self.dropped["no output" if flat.input else "no input"] += 1
             return None
@@ -270,6 +272,12 @@ class _Reading:
             self._cut += 1
             return replace(flat, input=flat.input[:MAX_CHARACTERS])
         return flat
+
+    def _first_option(self) -> int:
+        """What numbers of options count from, by the first rows."""
+        split = "train" if "train" in self._source.splits else next(iter(self._source.splits))
+        rows = self._source.read(split, self._columns, Tally(), 0)
+        return first_option(itertools.islice(rows, _LOOKED_AT), self._inputs, self._output)
 
     def _report(self, split: str, number: int) -> None:
         megabytes = f", {self._caps.fetched / 1e6:,.1f} MB" if self._caps.fetched else ""

@@ -241,6 +241,7 @@ def _for_task(columns: Sequence[_Column], task: Asked, spec: PromptSpec | None) 
     def weight(column: _Column) -> float:
         found = usual(column)
         own = concepts(column.words) | ({"label"} if column.kind == "label" and not column.is_empty else set())
+        own |= {"score"} if column.kind == "number" and found else set()
         matched = len(own & task.wanted)
         if matched and (column.kind != "text" or not column.is_empty):
             found += 14 + 2 * matched + 3 * bool(concepts(column.words[-1:]) & task.wanted)

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pyarrow.parquet as pq
+from p2m.common.v1 import common_pb2
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc
 
@@ -19,10 +20,12 @@ from catalogue.live import Live
 from services.dataset_retriever import load
 from services.dataset_retriever.adapt import MAX_ROWS, adapt
 from services.dataset_retriever.choice import choose, rerank
-from services.dataset_retriever.columns import propose
+from services.dataset_retriever.columns import Fit, propose
+from services.dataset_retriever.configs import best_config, said
 from services.dataset_retriever.expand import blended, expansion, joined
 from services.dataset_retriever.filters import Filters, check
-from services.dataset_retriever.flatten import flatten
+from services.dataset_retriever.fit import shape
+from services.dataset_retriever.flatten import first_option, flatten, has_options
 from services.dataset_retriever.ranking import query_vector, without_opening
 from services.dataset_retriever.search import check_k, query_of, search
 from services.kit import embed, worker
@@ -78,8 +81,9 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
 
     async def Adapt(self, request: pb.AdaptRequest, context: object) -> AsyncIterator[pb.AdaptResponse]:
         async for response in self.stage.stream(
-            request, pb.AdaptResponse, pb.AdaptResult, lambda report: self._adapt(request, report)
-        ):
+            request, pb.AdaptResponse, pb.AdaptResult, lambda report: self._adapt(request, report),
+            lambda result: result.complete,
+        ):  # fmt: skip
             yield response
 
     async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
@@ -103,27 +107,44 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
 
     async def _inspect(self, request: pb.InspectRequest) -> pb.InspectResponse:
         spec, entry = from_message(request.spec, PromptSpec), self._entry(request.dataset)
-        wanted = load.Wanted(entry, request.config, spec.instruction)
-        contents = await worker.run("services.dataset_retriever.load:look", wanted, load.Contents, self.settings)
+        contents = await self._look(entry, request.config, spec)
         rows = [json.loads(row) for row in contents.rows]
         session = self._session(request)
         proposal = await propose(contents.columns, rows, spec, session)
         response = pb.InspectResponse(
             configs=contents.configs, config=contents.config, sample_rows=contents.rows, input_columns=proposal.inputs,
             output_column=proposal.output, why=proposal.why, licence=contents.licence, revision=contents.revision,
-            notes=contents.notes,
+            notes=contents.notes, fit=pb.Fit.ValueType(proposal.fit), fit_why=proposal.fit_why,
             columns=[to_message(column, pb.Column) for column in contents.columns],
             splits=[pb.SplitSize(split=split, rows=rows) for split, rows in contents.splits.items()],
         )  # fmt: skip
         if proposal.output:
             by_name = {column.name: column for column in contents.columns}
-            inputs = [by_name[name] for name in proposal.inputs]
-            for row in rows:
-                flat = flatten(row, inputs, by_name[proposal.output])
-                if flat.input and flat.output:
-                    response.flattened.add(input=flat.input, output=flat.output)
+            inputs, output = [by_name[name] for name in proposal.inputs], by_name[proposal.output]
+            first = first_option(rows, inputs, output)
+            flat = [one for one in (flatten(row, inputs, output, first) for row in rows) if one.input and one.output]
+            response.flattened.extend(common_pb2.Demonstration(input=one.input, output=one.output) for one in flat)
+            fit, why = shape(flat, () if has_options(inputs, output) else output.class_names, spec.demonstrations)
+            if proposal.fit != Fit.PART and fit != Fit.UNSPECIFIED:
+                response.fit, response.fit_why = pb.Fit.ValueType(fit), why
         _account(response, session)
         return response
+
+    async def _look(self, entry: dict[str, Any], config: str, spec: PromptSpec) -> load.Contents:
+        """Looks into a dataset, in the configuration that fits best by what the catalogue knows, else by name."""
+
+        async def look(config: str) -> load.Contents:
+            wanted = load.Wanted(entry, config, said(spec))
+            return await worker.run("services.dataset_retriever.load:look", wanted, load.Contents, self.settings)
+
+        known = entry.get("configs") or ()
+        best = config or (best_config(known, spec) if len(known) > 1 else "")
+        try:
+            return await look(best)
+        except NotFound as error:
+            if config or error.reason != "NO_SUCH_CONFIG":
+                raise
+            return await look("")  # the catalogue is older than the dataset
 
     async def _retrieve(self, request: pb.RetrieveRequest, report: Report) -> pb.RetrieveResult:
         if not 0 <= request.max_rows <= load.MOST_ROWS:
@@ -160,9 +181,15 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
             raise InvalidArgument("BAD_MAX_ROWS", "max_rows is negative; wanted 0 (500) or more.", field="max_rows")
         rows = await asyncio.to_thread(self.artifacts.read_rows, from_message(request.dataset, Artifact))
         spec = from_message(request.spec, PromptSpec)
-        adapted = await adapt(rows, spec, request.max_rows or MAX_ROWS, session, self.teacher.concurrency, report)
+        adapted = await adapt(
+            rows, spec, request.max_rows or MAX_ROWS, session, self.teacher.concurrency,
+            self.settings.llm_context_tokens, report,
+        )  # fmt: skip
         artifact = await asyncio.to_thread(self.artifacts.put_rows, adapted.rows)
-        result = pb.AdaptResult(rows=len(adapted.rows), dropped=adapted.dropped)
+        result = pb.AdaptResult(
+            rows=len(adapted.rows), dropped=adapted.dropped, plan=to_message(adapted.plan, pb.AdaptPlan),
+            complete=adapted.complete,
+        )  # fmt: skip
         result.dataset.CopyFrom(to_message(artifact, type(result.dataset)))
         _account(result, session)
         return result

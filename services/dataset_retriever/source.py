@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.dataset_retriever.configs import best_named
 from services.kit.readers import Tally
-from services.kit.text import words
+from services.kit.values import PromptSpec
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,5 @@ def labelled(row: dict[str, Any], features: Mapping[str, str]) -> dict[str, Any]
 
 
 def best_config(names: Sequence[str], instruction: str) -> str:
-    """The configuration whose name has most words of the instruction; else "default", else the first."""
-    asked = set(words(instruction))
-    shared = {name: len(asked.intersection(words(name))) for name in names}
-    best = max(names, key=lambda name: shared[name])
-    if shared[best]:
-        return best
-    return "default" if "default" in names else names[0]
+    """The configuration that fits the instruction best by its name; else "default" or the like, else the first."""
+    return best_named(names, PromptSpec(instruction))

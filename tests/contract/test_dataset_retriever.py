@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,23 +181,29 @@ ROWS = [Row(f"in {number}", f"out {number}", "theirs", "train") for number in ra
 async def test_rows_are_rewritten_and_those_that_fail_counted(
     connect: Connect, run_name: str, settings: Settings
 ) -> None:
-    """Adapt: one answer a row; an unusable one drops its row, with a count; each row keeps its source and split."""
+    """Adapt: a plan, then the rows by it; what cannot be derived is dropped and counted; source and split are kept."""
     artifacts = Artifacts.open(settings, "dataset_retriever")
     dataset = to_message(artifacts.put_rows(ROWS), common.Artifact)
 
     def rewrite(body: dict[str, Any], _: Any) -> Any:
-        text = body["messages"][-1]["content"]
-        number = next(number for number in range(5) if f"in {number}" in text)
-        return {"examples": [{"input": "" if number == 3 else f"new {number}", "output": "x"}]}
+        told = re.findall(r'^(\d+): .*?in (\d)"', body["messages"][-1]["content"], re.MULTILINE)
+        return {
+            "rows": [
+                {"row": int(place), "derivable": number != "3", "input": f"new {number}", "output": "x"}
+                for place, number in told
+            ]
+        }
 
-    async with ScriptedTeacher({"examples": rewrite}) as teacher:
+    plan = {"possible": True, "steps": ["Write the date."], "keep": "Dates.", "drop": "Others.", "format": "Digits."}
+    async with ScriptedTeacher({"plan": plan, "rows": rewrite}) as teacher:
         stub = await _stub(connect, openai_base_url=teacher.url)
         result = await stream(
             stub.Adapt, pb.AdaptRequest(request_id=f"{run_name}/adapt", dataset=dataset, spec=DATES, max_rows=4)
         )
     rows = artifacts.read_rows(from_message(result.dataset, Artifact))
     assert result.rows == len(rows) and sum(result.dropped.values()) + len(rows) == 5
-    assert all(row.source == "theirs" and row.split == "train" and row.input.startswith("new") for row in rows)
+    assert all(row.source == "theirs+adapted" and row.split == "train" and row.input.startswith("new") for row in rows)
+    assert [*result.plan.steps] == ["Write the date."] and result.complete and result.ledger.requests == 2
 
 
 async def test_rewriting_needs_an_llm(connect: Connect, run_name: str, settings: Settings) -> None:
