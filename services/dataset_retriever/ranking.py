@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.kit.index import Index, Scores
+from services.kit.index import Index, Scores, highest
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
@@ -120,7 +120,8 @@ def _scored(index: Index, vector: Vector, words: Scores, pool: int, among: Mask 
     """Those that may be among the best, and their scores."""
     near, cosines = index.nearest(vector.tolist(), max(pool, _NEAREST), among)
     mentioned = _mentioned(index, vector, near, cosines, among)
-    numbers = np.union1d(np.union1d(near, _highest(words, pool, among)), [*mentioned]).astype(np.int64)
+    worded = highest(words, pool, None if among is None else (words > 0) & among)
+    numbers = np.union1d(np.union1d(near, worded), [*mentioned]).astype(np.int64)
     if among is not None:
         numbers = numbers[among[numbers]]
     mean, deviation = index.moments(vector.tolist())
@@ -164,14 +165,6 @@ def _listed(index: Index, scored: _Scored, task: Vector, words: Scores, k: int) 
         )
         for one in order[fits][:k].tolist()
     ]
-
-
-def _highest(scores: Scores, n: int, among: Mask | None) -> Numbers:
-    """The numbers of the `n` highest scores above 0."""
-    known = np.flatnonzero(scores > 0 if among is None else (scores > 0) & among)
-    if len(known) <= n:
-        return known
-    return known[np.argpartition(-scores[known], n)[:n]]
 
 
 def _order(scores: Scores, numbers: Numbers) -> Numbers:

@@ -33,6 +33,7 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 
@@ -54,8 +55,11 @@ def words(text: str) -> list[str]:
     A run of a script that has no spaces between words becomes its overlapping pairs of characters, which is what
     search engines index such scripts by.
     """
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    if lowered.isascii():  # the same, and several times as fast
+        return _ASCII_WORD.findall(lowered)
     found: list[str] = []
-    for run in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
+    for run in _WORD.findall(lowered):
         if len(run) > 2 and _IS_UNSPACED.match(run):
             found.extend(run[i : i + 2] for i in range(len(run) - 1))
         else:

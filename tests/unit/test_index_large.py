@@ -101,9 +101,12 @@ def test_centroids_are_not_learnt_twice(tmp_path: Path, monkeypatch: pytest.Monk
     before = _save(tmp_path / "datasets", _clustered(500, 1), True)
     trained: list[int] = []
     real = vectors._faiss().IndexIVFScalarQuantizer.train
-    monkeypatch.setattr(
-        vectors._faiss().IndexIVFScalarQuantizer, "train", lambda self, x: trained.append(len(x)) or real(self, x)
-    )
+
+    def train(self: Any, sample: Any) -> None:
+        trained.append(len(sample))
+        real(self, sample)
+
+    monkeypatch.setattr(vectors._faiss().IndexIVFScalarQuantizer, "train", train)
     again = _save(tmp_path / "datasets", _clustered(600, 5), True, before=before)
     assert not trained and len(again.nearest(_clustered(1, 6)[0], 600)[0]) == 600
     entries = [{"id": str(number)} for number in range(600)]

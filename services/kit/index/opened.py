@@ -18,6 +18,7 @@ from services.kit.index.scores import Numbers, Scores
 from services.kit.index.vectors import Vectors
 
 _BUFFER = 4 << 20
+_READ_BY_ALL = ("bm25/*.npy", "facts/*.npy", "*.faiss")
 
 
 class Index:
@@ -61,11 +62,7 @@ class Index:
     def warm(self) -> None:
         """Reads what every query reads, so that none waits for the disk."""
         buffer = bytearray(_BUFFER)
-        for path in (
-            *self.version.glob("bm25/*.npy"),
-            *self.version.glob("facts/*.npy"),
-            *self.version.glob("*.faiss"),
-        ):
+        for path in (path for pattern in _READ_BY_ALL for path in self.version.glob(pattern)):
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
                     pass
