@@ -14,6 +14,8 @@ import click
 from services.kit.errors import InvalidArgument, P2MError
 
 if TYPE_CHECKING:
+    from p2m.run.v1.run_pb2 import RunOptions
+
     from orchestrator.commands import Job
     from orchestrator.session import Command
 
@@ -272,16 +274,45 @@ def catalogue() -> None:
     metavar="FILE",
     help="Dataset cards, JSONL. Repeatable.",
 )
-def catalogue_build(models: tuple[Path, ...], datasets: tuple[Path, ...]) -> int:
+@click.option(
+    "--from-hub",
+    is_flag=False,
+    flag_value="both",
+    type=click.Choice(["models", "datasets", "both"]),
+    help="List what the Hugging Face hub has; without a word: both. HF_TOKEN doubles the pace.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="From the hub: the N most used of each kind.")
+@click.option("--min-downloads", type=click.IntRange(0), metavar="N", help="From the hub: used so often a month.")
+@click.option("--task", multiple=True, metavar="TASK", help="From the hub: this task, such as translation. Repeatable.")
+@click.option("--language", multiple=True, metavar="CODE", help="From the hub: this language, such as ja. Repeatable.")
+@click.option("--cards", type=click.IntRange(0), metavar="N", help="Read the cards of the N most used; default 2000.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Most requests a second; default: the hub's."
+)
+@click.option("--anew", is_flag=True, help="List from the first page, whatever was fetched before.")
+def catalogue_build(models: tuple[Path, ...], datasets: tuple[Path, ...], from_hub: str | None, **wanted: Any) -> int:
     """Build the search indexes; without files, of the starter catalogue.
 
+    What --from-hub has fetched is kept: after an interruption the same command goes on where it was, and later it
+    fetches only what has changed. The listing of the whole hub takes an hour, and encoding half a million datasets
+    takes hours on a CPU: begin with --limit or --min-downloads.
+
     \b
-    Example:
+    Examples:
       p2m catalogue build --models my-models.jsonl
+      p2m catalogue build --from-hub --limit 20000
+      p2m catalogue build --from-hub models --task translation --language ja --min-downloads 100
     """
+    given = [f"--{name.replace('_', '-')}" for name, value in wanted.items() if value not in (None, (), False)]
+    if given and not from_hub:
+        raise click.UsageError(f"{given[0]} goes with --from-hub.")
     from orchestrator import catalogue_commands
 
-    return _execute(lambda terminal, settings: catalogue_commands.build(terminal, settings, models, datasets))
+    return _execute(
+        lambda terminal, settings: catalogue_commands.build(
+            terminal, settings, models, datasets, from_hub or "", wanted
+        )
+    )
 
 
 @catalogue.command("search")
@@ -289,18 +320,34 @@ def catalogue_build(models: tuple[Path, ...], datasets: tuple[Path, ...]) -> int
 @click.option(
     "-n", "--number", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most results of each kind."
 )
+@click.option("--licence", metavar="LICENCE", help="permissive, commercial, or an id such as apache-2.0; default: any.")
+@click.option(
+    "--languages", metavar="CODES", help="The model knows them all, the dataset has one of them, such as ja,en."
+)
+@click.option("--max-size", metavar="SIZE", help="Most bytes of the model's weights, such as 300MB; default 3GB.")
+@click.option("--cpu-latency", metavar="TIME", help="Most time of one answer on a CPU, such as 50ms; default: any.")
+@click.option("--dataset-max-size", metavar="SIZE", help="Most bytes of a dataset, such as 2GB; default: any.")
+@click.option("--dataset-task", metavar="TASK", help="Only datasets for this task of the hub: text-classification, ...")
+@click.option("--include-gated", is_flag=True, help="Also datasets whose owner must grant access (HF_TOKEN).")
 @_json
-def catalogue_search(words: tuple[str, ...], number: int, as_json: bool) -> int:
+def catalogue_search(words: tuple[str, ...], number: int, as_json: bool, **asked: Any) -> int:
     """Search datasets and models, as a run would, without an LLM.
 
     \b
-    Example:
+    Examples:
       p2m catalogue search find the date in a sentence
+      p2m catalogue search summarise the news --languages ja --licence permissive --max-size 2GB
     """
+    from p2m.run.v1 import run_pb2
+
     from orchestrator import catalogue_commands
 
+    options = run_pb2.RunOptions()
+    _constrain(options, asked)
     return _execute(
-        lambda terminal, settings: catalogue_commands.search(terminal, settings, " ".join(words), number, as_json)
+        lambda terminal, settings: catalogue_commands.search(
+            terminal, settings, " ".join(words), number, as_json, options
+        )
     )
 
 
@@ -365,7 +412,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
     from p2m.common.v1 import common_pb2
     from p2m.run.v1 import run_pb2
 
-    from orchestrator import amounts, constraints
+    from orchestrator import amounts
     from orchestrator.commands import Job
     from services.kit.wire import to_message
 
@@ -378,19 +425,12 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         lora=given["lora"],
         ask=given["ask"],
         adapt=given["adapt"],
-        include_gated=given["include_gated"],
-        licence=_word(given["licence"], "--licence", "permissive, commercial, or an id such as apache-2.0"),
-        dataset_task=_word(given["dataset_task"], "--dataset-task", "a task of the hub, such as text-classification"),
     )
-    if given["languages"] is not None:
-        options.languages.extend(amounts.words(given["languages"]) or [given["languages"]])
+    _constrain(options, given)
     plain = {
         "number": given["number"], "learning_rate": given["learning_rate"], "epochs": given["epochs"],
         "batch_tokens": given["batch_tokens"], "seed": given["seed"], "teacher_rows": given["teacher_rows"],
         "max_rows_per_source": given["max_rows"],
-        "max_model_bytes": amounts.size(given["max_size"]) if given["max_size"] else None,
-        "max_dataset_bytes": amounts.size(given["dataset_max_size"]) if given["dataset_max_size"] else None,
-        "max_cpu_latency_ms": amounts.latency(given["cpu_latency"]) if given["cpu_latency"] else None,
         "max_train_seconds": amounts.duration(given["max_train_time"]) if given["max_train_time"] else None,
     }  # fmt: skip
     for name, value in plain.items():
@@ -398,7 +438,6 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
             setattr(options, name, value)
     if given["budget"]:
         options.budget.CopyFrom(to_message(amounts.budget(given["budget"]), common_pb2.Allowance))
-    constraints.check(options)
     if options.skip_generation and options.skip_datasets and not given["data"]:
         raise InvalidArgument(
             "NOTHING_TO_TRAIN_ON",
@@ -408,6 +447,26 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         prompt, options, given["name"], given["new"], list(given["data"]), given["test"], given["out"],
         given["connect"], given["as_json"],
     )  # fmt: skip
+
+
+def _constrain(options: RunOptions, given: dict[str, Any]) -> None:
+    """Sets what is asked of the model and the dataset. InvalidArgument for what cannot be."""
+    from orchestrator import amounts, constraints
+
+    options.include_gated = given["include_gated"]
+    options.licence = _word(given["licence"], "--licence", "permissive, commercial, or an id such as apache-2.0")
+    options.dataset_task = _word(
+        given["dataset_task"], "--dataset-task", "a task of the hub, such as text-classification"
+    )
+    if given["languages"] is not None:
+        options.languages.extend(amounts.words(given["languages"]) or [given["languages"]])
+    if given["max_size"]:
+        options.max_model_bytes = amounts.size(given["max_size"])
+    if given["dataset_max_size"]:
+        options.max_dataset_bytes = amounts.size(given["dataset_max_size"])
+    if given["cpu_latency"]:
+        options.max_cpu_latency_ms = amounts.latency(given["cpu_latency"])
+    constraints.check(options)
 
 
 def _word(given: str | None, option: str, wanted: str) -> str:

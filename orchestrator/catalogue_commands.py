@@ -1,6 +1,6 @@
 """What `p2m catalogue` does: builds the search indexes, and searches them as a run would.
 
-build      catalogue files to indexes in <home>/catalogue
+build      catalogue files, and what the hub has, to indexes in <home>/catalogue
 search     the retrievers' own Search, with nothing to spend on an LLM
 """
 
@@ -9,32 +9,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2m.common.v1 import common_pb2
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2, dataset_retriever_pb2_grpc
 from p2m.model_retriever.v1 import model_retriever_pb2, model_retriever_pb2_grpc
+from p2m.run.v1 import run_pb2
 
 from catalogue import build as builder
+from catalogue import hub
+from orchestrator import constraints
 from orchestrator.display import clean
 from orchestrator.session import services, with_hub
 from orchestrator.terminal import DONE, Terminal
 from services.kit.channel import dial, unary
-from services.kit.errors import NotFound
+from services.kit.errors import Cancelled, NotFound
 from services.kit.settings import Settings
 from services.kit.values import Progress
 
 _KINDS = ("datasets", "models")
 
 
-async def build(terminal: Terminal, settings: Settings, models: Sequence[Path], datasets: Sequence[Path]) -> int:
-    """Builds the indexes of the files, or of the starter catalogue where there are none."""
+async def build(
+    terminal: Terminal,
+    settings: Settings,
+    models: Sequence[Path],
+    datasets: Sequence[Path],
+    from_hub: str = "",
+    wanted: Mapping[str, Any] | None = None,
+) -> int:
+    """Builds the indexes of the files and of what the hub has ("models", "datasets" or "both"), each with the starter
+    catalogue; without either, of that alone. `wanted`: the options of the hub, as click gives them."""
     for path in (*models, *datasets):
         if not path.is_file():
             raise NotFound("NO_SUCH_FILE", f"There is no catalogue file {path}.")
+    files = {"models": [*models], "datasets": [*datasets]}
+    for kind in _KINDS if from_hub == "both" else (from_hub,) if from_hub else ():
+        # What was fetched from the hub is newer than a file's.
+        files[kind].insert(0, await _fetch(terminal, settings, kind, wanted or {}))
     shown = ""
 
     def report(progress: Progress) -> None:
@@ -45,16 +61,64 @@ async def build(terminal: Terminal, settings: Settings, models: Sequence[Path], 
             shown = line
             terminal.say(line)
 
-    built = await asyncio.to_thread(builder.build, models, datasets, settings.catalogue_folder, settings, report)
+    built = await asyncio.to_thread(
+        builder.build, files["models"], files["datasets"], settings.catalogue_folder, settings, report
+    )
     for kind in _KINDS:
         if count := getattr(built, kind):
             terminal.say(f"{count:,} {kind} are in {settings.catalogue_folder / kind}")
-    terminal.say("Services that run take it up when they start anew.")
+    terminal.say("Services that run take it up by themselves.")
     return DONE
 
 
-async def search(terminal: Terminal, settings: Settings, words: str, number: int, as_json: bool) -> int:
-    """Prints the best datasets and models for a description, and why they are there."""
+async def _fetch(terminal: Terminal, settings: Settings, kind: str, wanted: Mapping[str, Any]) -> Path:
+    """The catalogue file of what the hub has; a cancel ends the fetching at its next request."""
+    result = settings.catalogue_folder / "hub" / f"{kind}.jsonl.gz"
+    asked = hub.Wanted(
+        limit=wanted.get("limit") or 0,
+        min_downloads=wanted.get("min_downloads") or 0,
+        tasks=_each_once(wanted.get("task")),
+        languages=_each_once(wanted.get("language")),
+        cards=hub.DEFAULT_CARDS if wanted.get("cards") is None else wanted["cards"],
+        per_second=wanted.get("rate") or 0.0,
+        anew=bool(wanted.get("anew")),
+    )
+    stop = threading.Event()
+    fetching = asyncio.ensure_future(
+        asyncio.to_thread(hub.collect, kind, asked, result, settings, lambda one: terminal.say(one.message), stop)
+    )
+    try:
+        done = await asyncio.shield(fetching)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(Cancelled):
+            await fetching
+        raise
+    there = f", {done.pages_kept:,} pages and {done.cards_kept:,} cards were there" if done.pages_kept else ""
+    terminal.say(f"{done.entries:,} {kind} of the hub are in {result}")
+    changed = f" changed since {done.since} UTC" if done.since else ""
+    terminal.say(
+        f"  fetched now: {done.pages:,} pages{changed} and {done.cards:,} cards{there}; "
+        f"{done.left_out:,} left out that are no text or were not asked for"
+    )
+    return result
+
+
+def _each_once(words: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip().lower() for word in words or () if word.strip()))
+
+
+async def search(
+    terminal: Terminal,
+    settings: Settings,
+    words: str,
+    number: int,
+    as_json: bool,
+    options: run_pb2.RunOptions | None = None,
+) -> int:
+    """Prints the best datasets and models for a description, and why they are there. Of `options` only what constrains
+    the model and the dataset counts."""
+    options = options or run_pb2.RunOptions()
     spec = common_pb2.PromptSpec(instruction=words, language="en")
     nothing = common_pb2.Allowance(requests=0, tokens=0, dollars=0.0)
     identity = f"search/{uuid.uuid4().hex}"
@@ -67,18 +131,30 @@ async def search(terminal: Terminal, settings: Settings, words: str, number: int
         datasets, models = await asyncio.gather(
             unary(
                 dataset_retriever_pb2_grpc.DatasetRetrieverServiceStub(channels[0]).Search,
-                dataset_retriever_pb2.SearchRequest(request_id=identity, allowance=nothing, spec=spec, k=number),
+                dataset_retriever_pb2.SearchRequest(
+                    request_id=identity,
+                    allowance=nothing,
+                    spec=spec,
+                    k=number,
+                    filters=constraints.of_datasets(options),
+                ),
             ),
             unary(
                 model_retriever_pb2_grpc.ModelRetrieverServiceStub(channels[1]).Search,
-                model_retriever_pb2.SearchRequest(request_id=identity, allowance=nothing, spec=spec, k=number),
+                model_retriever_pb2.SearchRequest(
+                    request_id=identity,
+                    allowance=nothing,
+                    spec=spec,
+                    k=number,
+                    constraints=constraints.of_models(options),
+                ),
             ),
         )
     found = {"datasets": datasets.candidates, "models": models.candidates}
+    notes = {"datasets": [*datasets.notes], "models": [*models.notes]}
     if as_json:
-        print(
-            json.dumps({kind: [_plain(c) for c in candidates] for kind, candidates in found.items()}), file=terminal.out
-        )
+        plain = {kind: [_plain(c) for c in candidates] for kind, candidates in found.items()}
+        print(json.dumps(plain | {"notes": notes}), file=terminal.out)
         return DONE
     for kind, candidates in found.items():
         print(f"{kind.upper()}", file=terminal.out)
@@ -89,6 +165,8 @@ async def search(terminal: Terminal, settings: Settings, words: str, number: int
                 print(f"            {clean(candidate.why)[:160]}", file=terminal.out)
         if not candidates:
             print("  nothing fits", file=terminal.out)
+        for note in notes[kind]:
+            print(f"  {clean(note)}", file=terminal.out)
     if models.excluded:
         print(f"\n{len(models.excluded)} models were left out, for example:", file=terminal.out)
         for excluded in models.excluded[:3]:
