@@ -24,7 +24,7 @@ from services.dataset_retriever.folder import explained, inferred, rows_of
 from services.dataset_retriever.remote import CapReached, Line
 from services.dataset_retriever.source import Source, best_config, labelled
 from services.kit import locations
-from services.kit.errors import FailedPrecondition, NotFound, P2MError
+from services.kit.errors import FailedPrecondition, NotFound, P2MError, Unauthenticated
 from services.kit.readers import AS_IT_LOOKS, FORMATS, DataFile, Layout, Tally, format_of
 from services.kit.settings import Settings
 
@@ -69,7 +69,7 @@ def open_hub(name: str, config: str, instruction: str, revision: str, line: Line
     """The dataset `name` ("owner/name") at a revision ("": the newest).
 
     NotFound for an unknown dataset, revision or configuration, FailedPrecondition (GATED, SCRIPT_ONLY, NO_DATA_FILES,
-    BAD_DATASET), Unauthenticated for a wrong token, Unavailable where the hub is out of reach.
+    BAD_DATASET, HUB_TOKEN), Unavailable where the hub is out of reach.
     """
     try:
         return _open(name, config, instruction, revision, line)
@@ -287,7 +287,9 @@ def _explained(error: Exception, name: str, line: Line) -> P2MError:
         error, HfHubHTTPError
     ):
         return FailedPrecondition("BAD_DATASET", f"{name} cannot be read ({type(error).__name__}: {text[:200]}).")
-    return locations.hub_error(error, name, line.settings)
+    known = locations.hub_error(error, name, line.settings)
+    # The caller's own token is right; it is this service's that the hub refuses.
+    return FailedPrecondition(known.reason, known.message) if isinstance(known, Unauthenticated) else known
 
 
 def _gated(name: str, settings: Settings, *, with_token: bool = False) -> P2MError:

@@ -224,7 +224,7 @@ class _Reading:
             for number, row in enumerate(self._source.read(split, self._columns, tally, self._most), start=1):
                 if number % _REPORT_EVERY == 1:
                     self._context.raise_if_stopping()
-                    self._caps.check()
+                    self._caps.check_seconds()
                     self._report(split, number)
                 flat = self._usable(row)
                 if flat is None:

@@ -58,10 +58,13 @@ class Caps:
     def seconds(self) -> float:
         return time.monotonic() - self.begun
 
-    def check(self) -> None:
+    def check_bytes(self) -> None:
+        """Raises CapReached; for before a fetch, since what is on its way is paid for."""
+        if self.max_bytes and self.fetched >= self.max_bytes:
+            raise CapReached(f"{self.max_bytes / 1e6:,.1f} MB")
+
+    def check_seconds(self) -> None:
         """Raises CapReached."""
-        if self.max_bytes and self.fetched > self.max_bytes:
-            raise CapReached(f"{self.max_bytes / 1e6:,.0f} MB")
         if self.max_seconds and self.seconds > self.max_seconds:
             raise CapReached(f"{self.max_seconds:,.0f} seconds")
 
@@ -123,7 +126,7 @@ class Line:
 
     def check(self) -> None:
         self._stop()
-        self.caps.check()
+        self.caps.check_seconds()
 
     def _in_thread(self, call: Callable[[], T]) -> T:
         result: list[T] = []
@@ -260,13 +263,17 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch(self, number: int) -> None:
         """Blocks from `number` on: one, and twice as many each time while the file is read from front to end."""
+        caps = self._line.caps
+        caps.check_bytes()
         self._ahead = min(2 * self._ahead, MOST_AHEAD) if number == self._next else 1
+        if caps.max_bytes:
+            self._ahead = max(1, min(self._ahead, (caps.max_bytes - caps.fetched) // BLOCK_BYTES))
         last = number
         blocks = (self.size + BLOCK_BYTES - 1) // BLOCK_BYTES
         while last + 1 < min(blocks, number + self._ahead) and not (self._folder / str(last + 1)).exists():
             last += 1
         self._next = last + 1
-        part = _Part(self._folder, number * BLOCK_BYTES, min(self.size, (last + 1) * BLOCK_BYTES), self._line.caps)
+        part = _Part(self._folder, number * BLOCK_BYTES, min(self.size, (last + 1) * BLOCK_BYTES), caps)
         while part.done < part.stop:
             before = part.done
             try:

@@ -263,11 +263,11 @@ def test_gated_and_private(world: World) -> None:
 
 
 def test_a_token_without_access_and_a_wrong_one(world: World) -> None:
-    """A token that may not read it: accept the terms; a wrong token: UNAUTHENTICATED, check it."""
+    """A token that may not read it: accept the terms; a wrong one: check it."""
     stranger, wrong = world["gated_stranger"], world["gated_wrong"]
     assert (stranger.code, stranger.reason) == ("FAILED_PRECONDITION", "GATED")
     assert "the token (HF_TOKEN) has no access: accept its terms at" in stranger.message
-    assert (wrong.code, wrong.reason) == ("UNAUTHENTICATED", "HUB_TOKEN") and "hf_wrong" not in wrong.message
+    assert (wrong.code, wrong.reason) == ("FAILED_PRECONDITION", "HUB_TOKEN") and "hf_wrong" not in wrong.message
 
 
 def test_the_token_stays_at_the_hub(world: World) -> None:
@@ -331,7 +331,7 @@ def test_limits_end_a_load_and_say_so(world: World) -> None:
     assert capped.loaded is not None and 2000 < sum(capped.loaded.splits.values()) + capped.loaded.dropped.get(
         "more than max_rows", 0
     ) < len(ROWS)
-    assert any("limit of 2 MB" in note for note in capped.loaded.notes)
+    assert any("limit of 1.5 MB" in note for note in capped.loaded.notes)
     assert any("a sample of" in note for note in capped.loaded.notes)
     slow = world["slow"]
     assert slow.seconds < 5 and (slow.loaded is not None or slow.reason == "LOAD_CAP")
