@@ -459,7 +459,7 @@ def _constrain(options: RunOptions, given: dict[str, Any]) -> None:
         given["dataset_task"], "--dataset-task", "a task of the hub, such as text-classification"
     )
     if given["languages"] is not None:
-        options.languages.extend(amounts.words(given["languages"]) or [given["languages"]])
+        options.languages.extend(constraints.codes(given["languages"].split(",")))
     if given["max_size"]:
         options.max_model_bytes = amounts.size(given["max_size"])
     if given["dataset_max_size"]:

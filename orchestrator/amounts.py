@@ -3,7 +3,6 @@
     budget(["2", "200requests,600rpm"])   Allowance(dollars=2, requests=200, requests_per_minute=600)
     size("300MB")                         300_000_000
     latency("50ms")                       50.0
-    words("ja, EN")                       ["ja", "en"]
     duration("1h30m")                     5400.0
 
 Each raises InvalidArgument that shows what was given and what is wanted.
@@ -75,11 +74,6 @@ def latency(given: str) -> float:
             "BAD_LATENCY", f"The latency {given[:40]!r} is not understood: wanted for example 50ms or 0.2s."
         )
     return milliseconds
-
-
-def words(given: str) -> list[str]:
-    """Lower-case words, each once, out of a list with commas."""
-    return list(dict.fromkeys(word for part in given.split(",") if (word := part.strip().lower())))
 
 
 def duration(given: str) -> float:

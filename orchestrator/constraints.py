@@ -1,6 +1,7 @@
 """What a person asks of the model and of the dataset: as options, as the services take it, and in words.
 
 check               refuses what cannot be
+codes               languages as ISO 639-1
 of_models           the options as the model search takes them
 of_datasets         ... and as the dataset search takes them
 asked_for           {"model": "at most 300 MB, permissive licence", "dataset": ...}, only what was asked
@@ -10,11 +11,13 @@ other_licence       why a dataset's licence, once it is known, is not what was a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2
 from p2m.model_retriever.v1 import model_retriever_pb2
 from p2m.run.v1 import run_pb2
 
+from catalogue import languages
 from orchestrator.amounts import bytes_text
 from services.kit import licences
 from services.kit.errors import InvalidArgument
@@ -22,7 +25,6 @@ from services.kit.errors import InvalidArgument
 MAX_MODEL_BYTES = 3_000_000_000
 MOST_LANGUAGES = 32
 
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(-[a-z0-9]+){0,9}")
 
 
@@ -35,18 +37,26 @@ def check(options: run_pb2.RunOptions) -> None:
             "BAD_LANGUAGES", f"{len(options.languages)} languages are given; wanted at most {MOST_LANGUAGES}.",
             field="options.languages",
         )  # fmt: skip
-    for language in options.languages:
-        if not _LANGUAGE.fullmatch(language):
-            raise InvalidArgument(
-                "BAD_LANGUAGES", f"{language[:40]!r} is no language; wanted ISO 639-1 codes such as en or ja.",
-                field="options.languages",
-            )  # fmt: skip
+    codes(options.languages)
     if options.dataset_task and not _TASK.fullmatch(options.dataset_task):
         raise InvalidArgument(
             "BAD_TASK",
             f"{options.dataset_task[:80]!r} is no task; wanted its name on the hub, such as text-classification.",
             field="options.dataset_task",
         )
+
+
+def codes(given: Iterable[str]) -> list[str]:
+    """Languages as ISO 639-1 codes, each once; InvalidArgument for a word that is none."""
+    found: list[str] = []
+    for language in given:
+        if not (known := languages.known((language,))):
+            raise InvalidArgument(
+                "BAD_LANGUAGES", f"{language[:40]!r} is no language; wanted ISO 639-1 codes such as en or ja.",
+                field="options.languages",
+            )  # fmt: skip
+        found += known
+    return list(dict.fromkeys(found))
 
 
 def of_models(options: run_pb2.RunOptions) -> model_retriever_pb2.Constraints:
@@ -78,14 +88,14 @@ def asked_for(options: run_pb2.RunOptions) -> dict[str, str]:
         model.append(f"at most {options.max_cpu_latency_ms:g} ms an answer on a CPU")
     dataset = [f"at most {bytes_text(options.max_dataset_bytes)}"] if options.HasField("max_dataset_bytes") else []
     dataset += [f"for {options.dataset_task}"] if options.dataset_task else []
-    languages = ", ".join(options.languages)
+    spoken = ", ".join(options.languages)
     return {
-        "model": ", ".join([*model, *both, *([f"knows {languages}"] if languages else [])]),
+        "model": ", ".join([*model, *both, *([f"knows {spoken}"] if spoken else [])]),
         "dataset": ", ".join(
             [
                 *dataset,
                 *both,
-                *([f"in {languages.replace(', ', ' or ')}"] if languages else []),
+                *([f"in {spoken.replace(', ', ' or ')}"] if spoken else []),
                 *(["gated ones too"] if options.include_gated else []),
             ]
         ),

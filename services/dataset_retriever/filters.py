@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from catalogue import languages
 from catalogue.facts import NO, UNKNOWN, YES, has_train_split, smallest_size
 from services.kit import licences
 from services.kit.errors import InvalidArgument
@@ -31,10 +32,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 Verdicts: TypeAlias = npt.NDArray[np.int8]
 
 MOST_LANGUAGES = 32
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(-[a-z0-9]+){0,9}")
-# What stands among an entry's languages and names none of them.
-_MANY = ("multilingual", "multi", "mul")
 _TASKS_NAMED = 12
 _MASKS_KEPT = 16
 
@@ -76,7 +74,7 @@ class _Criterion:
 
 
 def check(filters: Filters) -> Filters:
-    """The filters with their words in lower case; InvalidArgument for what is no size, language, licence or task."""
+    """The filters in lower case, languages as codes; InvalidArgument for what is no size, language, licence or task."""
     if filters.max_size_bytes < 0:
         raise InvalidArgument(
             "BAD_SIZE", f"max_size_bytes is {filters.max_size_bytes}; wanted 0 (any) or more.",
@@ -87,13 +85,14 @@ def check(filters: Filters) -> Filters:
             "BAD_LANGUAGES", f"{len(filters.languages)} languages are given; wanted at most {MOST_LANGUAGES}.",
             field="filters.languages",
         )  # fmt: skip
-    wanted = tuple(dict.fromkeys(language.strip().lower() for language in filters.languages))
-    for language in wanted:
-        if not _LANGUAGE.fullmatch(language):
+    wanted: list[str] = []
+    for language in filters.languages:
+        if not (codes := languages.known((language,))):
             raise InvalidArgument(
                 "BAD_LANGUAGES", f"{language[:40]!r} is no language; wanted an ISO 639-1 code such as en or ja.",
                 field="filters.languages",
             )  # fmt: skip
+        wanted += codes
     task = filters.task.strip().lower()
     if task and not _TASK.fullmatch(task):
         raise InvalidArgument(
@@ -103,7 +102,8 @@ def check(filters: Filters) -> Filters:
     licence = filters.licence.strip().lower()
     if filters.licence:
         licences.check_wanted(licence, "filters.licence")
-    return Filters(wanted, licence, filters.max_size_bytes, task, filters.include_gated, filters.needs_train_split)
+    spoken = tuple(dict.fromkeys(wanted))
+    return Filters(spoken, licence, filters.max_size_bytes, task, filters.include_gated, filters.needs_train_split)
 
 
 def allowed(index: Index, filters: Filters) -> Allowed:
@@ -180,9 +180,9 @@ def _made(filters: Filters) -> Iterator[_Criterion]:
         yield _Criterion(
             "languages",
             lambda entry: entry.get("languages"),
-            lambda languages: _speaks(languages, filters.languages),
+            lambda spoken: _speaks(spoken, filters.languages),
             f"not in {wanted}",
-            lambda languages: f"Its languages are {_listed(languages, 'and')}; wanted {wanted}.",
+            lambda spoken: f"Its languages are {_listed(spoken, 'and')}; wanted {wanted}.",
             f"Whether it has {wanted} is not known.",
         )
     if filters.licence:
@@ -215,12 +215,12 @@ def _made(filters: Filters) -> Iterator[_Criterion]:
         )
 
 
-def _speaks(languages: Any, wanted: tuple[str, ...]) -> bool | None:
+def _speaks(spoken: Any, wanted: tuple[str, ...]) -> bool | None:
     """Whether one of the wanted languages is among an entry's, regions aside; None where that cannot be told."""
-    own = {str(language).lower().replace("_", "-").partition("-")[0] for language in languages or ()}
-    if own.intersection(wanted):
+    own = languages.known(spoken or ())
+    if set(own).intersection(wanted):
         return True
-    return None if not own or own.intersection(_MANY) else False
+    return None if not own or languages.MULTILINGUAL in own else False
 
 
 # -- the index's facts

@@ -62,7 +62,7 @@ async def test_they_are_part_of_what_a_run_is(idle_runs: IdleRuns) -> None:
     ("options", "field"),
     [
         (run_pb2.RunOptions(licence="free"), "options.licence"),
-        (run_pb2.RunOptions(languages=["english"]), "options.languages"),
+        (run_pb2.RunOptions(languages=["klingon"]), "options.languages"),
         (run_pb2.RunOptions(languages=["en"] * 33), "options.languages"),
         (run_pb2.RunOptions(dataset_task="make it short"), "options.dataset_task"),
         (run_pb2.RunOptions(max_dataset_bytes=0), "options.max_dataset_bytes"),

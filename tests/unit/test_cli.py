@@ -107,7 +107,7 @@ def test_options_become_the_runs_options() -> None:
     typed = (
         "p.txt --name n --number 40 --skip datasets --max-size 1.5GB --learning-rate 2e-4 --epochs 2 "
         "--batch-tokens 512 --max-train-time 1h30m --lora --seed 7 --budget 2,200requests --budget 600rpm "
-        "--teacher-rows 0 --model m --ask --licence Permissive --languages ja,EN,ja --cpu-latency 0.05s "
+        "--teacher-rows 0 --model m --ask --licence Permissive --languages ja,English,ja --cpu-latency 0.05s "
         "--dataset-max-size 2GB --dataset-task summarization --include-gated"
     )
     context = run.make_context("run", typed.split())
@@ -232,7 +232,7 @@ async def test_a_bad_prompt_is_refused_before_anything_starts(p2m: Cli, content:
         (("run", "prompt.txt", "--cpu-latency", "50"), 2, "50ms"),
         (("run", "prompt.txt", "--licence", "free"), 2, "permissive, commercial"),
         (("run", "prompt.txt", "--licence", ""), 2, "permissive, commercial"),
-        (("run", "prompt.txt", "--languages", "english"), 2, "en or ja"),
+        (("run", "prompt.txt", "--languages", "klingon"), 2, "en or ja"),
         (("run", "prompt.txt", "--languages", ","), 2, "en or ja"),
         (("run", "prompt.txt", "--dataset-task", "make it short"), 2, "text-classification"),
         (("run", "prompt.txt", "--name", "../x"), 2, "name"),
