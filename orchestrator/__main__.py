@@ -101,7 +101,9 @@ def _json(command: Any) -> Any:
     "--skip", multiple=True, type=click.Choice(["datasets", "generate"]), help="Leave a stage out. Repeatable."
 )
 @click.option("--number", type=click.IntRange(0), metavar="N", help="Examples that the LLM writes; default 200.")
-@click.option("--adapt", is_flag=True, help="Have the LLM rewrite the found dataset to the task's format.")
+@click.option(
+    "--adapt/--no-adapt", default=None, help="Have the LLM rewrite the found dataset; by default where it fits in part."
+)
 @click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Most rows taken from a dataset; default 3000.")
 @click.option("--model", default="", metavar="ID", help="This model instead of the search's choice.")
 @click.option("--max-size", metavar="SIZE", help="Most bytes of the model's weights, such as 300MB; default 3GB.")

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.adaptation import BY_ITSELF
 from orchestrator.amounts import dollars_text
 from orchestrator.terminal import DONE, Terminal
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from services.kit.settings import Settings
 
 NUMBER, TEACHER_ROWS, ADAPTED_ROWS = 200, 100, 500
+# Rows that one request rewrites.
+_ADAPTED_AT_ONCE = 5
 # Examples that one request yields: the five that are asked for, most of them, or few where many repeat what was there.
 _ASKED_FOR = 5
 _EXAMPLES_PER_REQUEST = {"low": 5.0, "expected": 4.0, "high": 1.5}
@@ -56,12 +59,13 @@ def estimate(job: Job) -> dict[str, dict[str, Cost]]:
     if not options.skip_datasets:
         # What such a dataset's card says, the choice among the candidates, the columns; a second look where they fail.
         stages["datasets"] = _levels((2, 3, 5), prompt + 2500, 150)
-        if options.adapt:
-            rows = ADAPTED_ROWS
-            stages["datasets"] = {
-                level: cost + Cost(rows, rows * (prompt + _PER_ROW_TOKENS), rows * _PER_ROW_TOKENS)
-                for level, cost in stages["datasets"].items()
-            }
+        # What nobody asked for is done where the dataset fits only in part, which is not known before.
+        levels = _LEVELS if options.adapt else () if options.HasField("adapt") else ("high",)
+        for level in levels:
+            rows = ADAPTED_ROWS if options.adapt else BY_ITSELF
+            requests = 1 + rows // _ADAPTED_AT_ONCE
+            tokens = requests * (prompt + 400) + rows * _PER_ROW_TOKENS
+            stages["datasets"][level] += Cost(requests, tokens, rows * _PER_ROW_TOKENS)
     if not options.skip_generation and number:
         asked = {level: math.ceil(number / each) for level, each in _EXAMPLES_PER_REQUEST.items()}
         # The prompt goes along with every request, with a sample of what was made before.

@@ -42,7 +42,10 @@ VERDICTS = {
     "do_not_ship": ("no", "✗", "Do not ship"),
     "not_enough_evidence": ("unsure", "?", "Not enough evidence"),
 }
-_KINDS = {"retrieved": "found", "generated": "written by the LLM", "user": "your own"}
+_KINDS = {
+    "retrieved": "found", "adapted": "found, rewritten by the LLM", "generated": "written by the LLM",
+    "user": "your own",
+}  # fmt: skip
 _BY = {
     "llm": "The LLM chose it.", "score": "It has the best score.", "person": "You chose it.", "option": "You named it.",
 }  # fmt: skip
@@ -361,6 +364,10 @@ def _dataset_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
             "noun": "Dataset",
             "text": text,
             "notes": notes,
+            "rows": [
+                {"input": _cut(row["input"]), "output": _cut(row["output"])}
+                for row in (chosen or {}).get("sample") or []
+            ],
             "candidates": rows,
             "excluded": excluded[:50],
         }
@@ -389,6 +396,7 @@ def _model_choice(record: dict[str, Any]) -> list[dict[str, Any]]:
             "noun": "Model",
             "text": text,
             "notes": _search_notes(record, "model"),
+            "rows": [],
             "candidates": rows,
             "excluded": excluded[:50],
         }
@@ -496,6 +504,7 @@ def command(record: dict[str, Any]) -> str:
         ("include_gated", "--include-gated"),
     ):  # fmt: skip
         words += [flag] if options.get(option) else []
+    words += ["--no-adapt"] if options.get("adapt") is False else []
     words += ["--data FILE" for name in record.get("artifacts") or {} if name.startswith("user-")]
     return " ".join(" ".join(words).split())
 

@@ -204,6 +204,8 @@ the test set is large enough to show.</p>
 <section id="choice-{{ choice.id }}"><h2>{{ choice.title }}</h2>
 <p class="lead">{{ choice.text }}</p>
 {% if choice.notes %}<ul class="notes small">{% for note in choice.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
+{% if choice.rows %}<details><summary>{{ choice.rows|length }} of its rows as they were found</summary>
+<div class="table"><table><tbody>{% for row in choice.rows %}<tr><td>{{ row.input }}</td><td>{{ row.output }}</td></tr>{% endfor %}</tbody></table></div></details>{% endif %}
 {% if choice.candidates %}<div class="table"><table><thead><tr><th>{{ choice.noun }}</th><th class="n">Score</th><th>Why it is here</th></tr></thead><tbody>
 {% for row in choice.candidates %}<tr{% if row.chosen %} class="chosen"{% endif %}><td>{{ row.id }}{% if row.chosen %} ✓{% endif %}</td><td class="n">{{ row.score }}</td>
 <td>{{ row.why }}{% if row.detail %} <span class="soft small">{{ row.detail }}</span>{% endif %}</td></tr>

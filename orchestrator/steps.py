@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import constraints, leases
+from orchestrator import adaptation, constraints, leases
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -205,28 +205,55 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
         step.report,
     )  # fmt: skip
     dataset, rows = result.dataset, sum(split.rows for split in result.splits)
-    if step.options.adapt:
-        try:
-            adapted = await step.stages.adapt(
-                dataset_retriever_pb2.AdaptRequest(
-                    request_id=f"{step.name}/adapt/{_word(pick)}", allowance=_allowance(leases.left(lease, [ledger])),
-                    dataset=dataset, spec=step.spec,
-                ),
-                step.report,
-            )  # fmt: skip
-            dataset, rows = adapted.dataset, adapted.rows
-            ledger += from_message(adapted.ledger, Ledger)
-        except (FailedPrecondition, BudgetExhausted) as error:
-            found["notes"].append(f"Its rows were not rewritten: {error.message}")
+    proposed = (inputs, output) == ([*look.input_columns], look.output_column)
+    decision = adaptation.decide(step.options, step.settings, look, proposed=proposed)
+    adapted = None
+    if decision.adapt:
+        adapted, decision, spent = await _adapt(step, pick, dataset, decision, leases.left(lease, [ledger]))
+        ledger += spent
+    if adapted is not None:
+        dataset, rows = adapted.dataset, adapted.rows
+    rewritten = plain(adapted) if adapted is not None else None
+    found["notes"].extend(adaptation.told(look, decision, rewritten))
     candidate = next((c for c in found["candidates"] if c["id"] == pick), None)
     chosen = {
         "id": pick, "config": look.config, "input_columns": inputs, "output_column": output, "rows": rows, "by": by,
         "why": (candidate["why"] if candidate else "") or look.why, "score": candidate["score"] if candidate else None,
         "licence": result.licence or look.licence, "revision": result.revision,
+        "sample": [plain(row) for row in look.flattened], "fit": plain(look)["fit"], "fit_why": look.fit_why,
+        "adapted": {
+            "rows": adapted.rows if adapted is not None else 0, "why": decision.why,
+            "dropped": rewritten["dropped"] if rewritten else {}, "plan": rewritten["plan"] if rewritten else None,
+        },
     }  # fmt: skip
     found["notes"].extend(dict.fromkeys([*look.notes, *result.notes]))
     values = {**found, "chosen": chosen, "dataset": plain(dataset), "dropped": plain(result)["dropped"]}
-    return Outcome(f"{pick}: {rows} rows, {' + '.join(inputs)} → {output}", values, ledger)
+    how = " rewritten" if adapted is not None else ""
+    return Outcome(f"{pick}: {rows} rows{how}, {' + '.join(inputs)} → {output}", values, ledger)
+
+
+async def _adapt(
+    step: Step, pick: str, dataset: common_pb2.Artifact, decision: adaptation.Decision, lease: Allowance
+) -> tuple[dataset_retriever_pb2.AdaptResult | None, adaptation.Decision, Ledger]:
+    """The rewritten dataset and what it cost; None, with the reason in the decision, where nothing came of it."""
+    newest = Ledger()
+
+    def report(progress: Progress) -> None:
+        nonlocal newest
+        newest = progress.ledger or newest
+        step.report(progress)
+
+    request = dataset_retriever_pb2.AdaptRequest(
+        request_id=f"{step.name}/adapt/{_word(pick)}", allowance=_allowance(lease), dataset=dataset, spec=step.spec,
+        max_rows=decision.max_rows,
+    )  # fmt: skip
+    try:
+        result = await step.stages.adapt(request, report)
+    except P2MError as error:
+        if not _may_go_on(error):
+            raise
+        return None, replace(decision, why=error.message), newest
+    return result, decision, from_message(result.ledger, Ledger)
 
 
 async def generate(step: Step) -> Outcome:
@@ -321,7 +348,9 @@ async def prepare(step: Step) -> Outcome:
     sources = [trainer_pb2.TrainingSource(dataset=data, kind=kinds.DATASET_KIND_USER) for data in step.options.data]
     if step.done["datasets"].get("dataset"):
         retrieved = step.artifact("datasets", "dataset")
-        sources.append(trainer_pb2.TrainingSource(dataset=retrieved, kind=kinds.DATASET_KIND_RETRIEVED))
+        rewritten = step.done["datasets"]["chosen"].get("adapted", {}).get("rows")
+        kind = kinds.DATASET_KIND_ADAPTED if rewritten else kinds.DATASET_KIND_RETRIEVED
+        sources.append(trainer_pb2.TrainingSource(dataset=retrieved, kind=kind))
     for generated in step.done["generate"].get("datasets", []):
         dataset = ParseDict(generated, common_pb2.Artifact())
         sources.append(trainer_pb2.TrainingSource(dataset=dataset, kind=kinds.DATASET_KIND_GENERATED))

@@ -257,8 +257,8 @@ def _plan_messages(rows: Sequence[Row], spec: PromptSpec) -> tuple[Message, ...]
         "A dataset fits a task only in part. Write one plan by which each of its rows can be turned into a training "
         f"example of the task: at most {_MOST_STEPS} short steps; what of a row to keep; what to drop, and which rows "
         "to leave out because the task's output cannot be derived from them; the exact format of the input and "
-        'of the output. Where the rows hold nothing that the task needs, answer with "possible" false, no steps, and why '
-        'under "drop". '
+        'of the output. Where the rows hold nothing that the task needs, answer with "possible" false, no steps, and '
+        'the reason under "drop". '
         f"Nothing may be invented that a row does not hold. {_DATA}"
     )
     shown = "\n".join(_json(row.input, row.output, _SHOWN_CHARACTERS) for row in rows[:_SHOWN_ROWS])

@@ -173,6 +173,17 @@ def test_test_split_says_which_rows_are_real(settings: Settings, artifacts: Arti
     assert counted["generated", DatasetKind.GENERATED, "test"] == 8
 
 
+def test_rewritten_rows_are_not_real(settings: Settings, artifacts: Artifacts) -> None:
+    """Rows that the LLM rewrote are not called real, not even those of the source's own test split; a note says so."""
+    adapted = [(_rows(40, "a+adapted") + _rows(10, "a+adapted", "test", "exam"), DatasetKind.ADAPTED)]
+    result = _prepare(settings, artifacts, adapted)
+    assert set(artifacts.read_table(result.test)["real"].to_pylist()) == {False}
+    assert any("rewritten by the LLM" in note for note in result.notes)
+    mixed = _prepare(settings, artifacts, [*adapted, (_rows(40, "u", word="mine"), DatasetKind.USER)])
+    rows = artifacts.read_table(mixed.test).to_pylist()
+    assert {row["source"] for row in rows if row["real"]} == {"u"}
+
+
 def test_same_request_gives_same_artifacts(settings: Settings, artifacts: Artifacts) -> None:
     """The artifacts' digests do not depend on the order of the sources or of their rows."""
     one, other = (_rows(40), DatasetKind.USER), (_rows(30, "g", word="made"), DatasetKind.GENERATED)
