@@ -8,6 +8,8 @@ from typing import Any
 
 # Hub cards are long-tailed; what matters stands at the beginning.
 _CHARACTERS = 20_000
+# A header may hold whole documents as examples.
+_HEADER_CHARACTERS = 100_000
 
 _FRONT_MATTER = re.compile(r"\A\s*---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
 # Of the YAML header: the words that say what the model is for.
@@ -56,13 +58,14 @@ def dataset_text(entry: dict[str, Any]) -> str:
 
 def without_boilerplate(card: str) -> str:
     """A hub card without its header's keys, code, tables, addresses and what training scripts fill in."""
-    card = card[:_CHARACTERS].replace("\r\n", "\n")
-    header = _FRONT_MATTER.match(card)
+    card = card.replace("\r\n", "\n")
+    header = _FRONT_MATTER.match(card[:_HEADER_CHARACTERS])
     words = ""
     if header:
         card = card[header.end() :]
         values = (value.strip(" '\"") for value in _HEADER_VALUES.findall(header[1].split("model-index")[0]))
         words = " ".join(dict.fromkeys(value for value in values if value not in _HEADER_NOISE))
+    card = card[:_CHARACTERS]
     for pattern, with_what in (
         (_CODE, " "), (_BOILERPLATE_SECTION, " "), (_BOILERPLATE_LINE, " "), (_TABLE, " "), (_LINK, r"\1"), (_URL, " "),
         (_TAG, " "),

@@ -25,7 +25,8 @@ _MANY = 5
 _SAID_AT_THE_START = 1_500
 _NAMED_AT_THE_START = 400
 _HEADER = re.compile(r"\A\s*---\s*\n(.*?)\n---", re.DOTALL)
-_HEADER_CHARACTERS = 20_000
+# Some hold whole documents as examples.
+_HEADER_CHARACTERS = 100_000
 
 # What a card's header or id says of models that read or write something else than text.
 _OTHER_MEDIA = re.compile(
@@ -39,6 +40,8 @@ _OTHER_IDS = re.compile(
     r"s2t|speech[-_]encoder|nougat|ankh|prot[-_]?t5)([-_/]|$)",
     re.IGNORECASE,
 )
+_KEY = re.compile(r"([A-Za-z_][\w-]*)\s*:(?:\s+(.*))?\s*$")
+_ITEM = re.compile(r"\s*-\s+(.+)$")
 _ADAPTERS = ("peft", "adapter-transformers")
 
 
@@ -119,7 +122,8 @@ def model_facts(entries: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[A
 
 
 def _languages(entry: Mapping[str, Any], header: Mapping[str, Any], tags: Sequence[str], text: str) -> tuple[str, ...]:
-    said = languages.known([*_list(entry.get("languages")), *_list(header.get("language"))])
+    written = [one for key in ("language", "languages") for one in _list(header.get(key))]
+    said = languages.known([*_list(entry.get("languages")), *written])
     by_id = [code for code in languages.of_id(entry["id"]) if not said or code != languages.MULTILINGUAL]
     found = list(dict.fromkeys([*said, *by_id, *languages.named(" ".join(tags))]))
     found = found or languages.named(text[:_NAMED_AT_THE_START])
@@ -138,19 +142,27 @@ def _parameters(entry: Mapping[str, Any]) -> int:
     return int(entry.get("parameters") or (entry.get("size_bytes") or 0) // 4)
 
 
-def _header(card: str) -> Mapping[str, Any]:
-    """A card's YAML header; empty where it has none, or one that is no YAML."""
-    found = _HEADER.match(card[:_HEADER_CHARACTERS])
-    if not found:
-        return {}
-    import yaml  # type: ignore[import-untyped]
+def _header(card: str) -> dict[str, list[str]]:
+    """The texts of a card's header, by their keys; empty where it has none.
 
-    try:
-        # Nothing but text: with YAML's own types "no", which is Norwegian, is False.
-        header = yaml.load(found[1], getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return header if isinstance(header, dict) else {}
+    Read line by line: many headers are broken YAML, in YAML "no" (Norwegian) is False, and of nested values none is
+    wanted.
+    """
+    found = _HEADER.match(card[:_HEADER_CHARACTERS])
+    values: dict[str, list[str]] = {}
+    key = ""
+    for line in found[1].splitlines() if found else ():
+        if item := _ITEM.match(line):
+            values.setdefault(key, []).append(_bare(item[1]))
+        elif named := _KEY.match(line):
+            key, value = named[1].lower(), (named[2] or "").strip()
+            inside = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else [value]
+            values[key] = [bare for one in inside if (bare := _bare(one))]
+    return values
+
+
+def _bare(value: str) -> str:
+    return value.strip().strip("\"'").strip()
 
 
 def _list(value: object) -> list[str]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
+from bench.model_gold import QUERIES, with_gold
+from bench.ranking import read_jsonl
+from catalogue import languages
 from catalogue.cards import model_text, without_boilerplate
 from catalogue.facts import facts
+from catalogue.read import read
 from services.kit import index
 from services.kit.artifacts import Artifacts
 from services.kit.errors import InvalidArgument
@@ -18,6 +26,7 @@ from services.kit.llm import Teacher
 from services.kit.settings import Settings
 from services.kit.values import Allowance, PromptSpec
 from services.model_retriever.hypothetical import hypothetical_card
+from services.model_retriever.latency import cpu_latency_ms
 from services.model_retriever.limits import Constraints
 from services.model_retriever.search import Models
 from tests.support.teacher import ScriptedTeacher
@@ -102,7 +111,7 @@ def test_offline_only_what_is_here_is_left(models: Models, settings: Settings) -
 
 
 def test_a_query_that_matches_nothing_gives_what_is_used_most(models: Models, online: Settings) -> None:
-    """A prompt that no card has a word, a task or a language of: usable models by downloads, and a note that says so."""
+    """Where no card has a word, task or language of the prompt: usable models by downloads, and a note that says so."""
     found = models.search("Jawab pertanyaan berikut", 2, Constraints(), online)
     assert [candidate.id for candidate in found.candidates] == ["acme/popular", "acme/qa"]
     assert found.notes and "matches no word" in found.candidates[0].flags[-1]
@@ -144,6 +153,187 @@ def test_k_has_bounds(models: Models, online: Settings, k: int) -> None:
     """k below 0 or above 1,000 is INVALID_ARGUMENT."""
     with pytest.raises(InvalidArgument, match="wanted 0 to 1000"):
         models.search("x", k, Constraints(), online)
+
+
+def test_a_japanese_prompt_finds_the_japanese_model(models: Models, online: Settings) -> None:
+    """A prompt in another language, with no English beside it, finds what is for that language, with a score."""
+    for prompt, language in (("次の文の感情を答えてください", ""), ("Say what the sentence feels.", "ja")):
+        best = models.search(prompt, 1, Constraints(), online, language).candidates[0]
+        assert best.id == "acme/japanese-t5" and best.score > 0 and "Japanese" in best.why
+
+
+LIMITED: list[dict[str, Any]] = [
+    {"id": "a/apache-en", "description": QA, "size_bytes": 240_000_000, "licence": "apache-2.0", "languages": ["en"]},
+    {"id": "a/nc-ja", "description": QA, "size_bytes": 240_000_000, "licence": "cc-by-nc-4.0", "languages": ["ja"]},
+    {"id": "a/large", "description": QA, "parameters": 800_000_000, "licence": "mit", "languages": ["en", "ja"]},
+    {"id": "a/many", "description": QA, "size_bytes": 400_000, "languages": ["multilingual"], "licence": "other"},
+    {"id": "a/nothing-known", "description": QA},
+]
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("limited") / "models"
+    index.save(folder, LIMITED, [model_text(entry) for entry in LIMITED], facts=facts("models", LIMITED))
+    return Models(index.Index.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("constraints", "left_out", "flagged"),
+    [
+        (
+            Constraints(licence="permissive"),
+            {"a/nc-ja": "cc-by-nc-4.0; wanted permissive"},
+            {"a/many": "'other'", "a/nothing-known": "licence is not known"},
+        ),
+        (
+            Constraints(licence="apache-2.0"),
+            {"a/nc-ja": "wanted apache-2.0", "a/large": "is mit"},
+            {"a/many": "licence", "a/nothing-known": "licence"},
+        ),
+        (
+            Constraints(languages=("ja",)),
+            {"a/apache-en": "It is for en; wanted ja"},
+            {"a/many": "multilingual and does not name Japanese", "a/nothing-known": "says nothing of languages"},
+        ),
+        (
+            Constraints(languages=("ja", "eng")),
+            {"a/apache-en": "wanted ja", "a/nc-ja": "wanted en"},
+            {"a/many": "Japanese and English", "a/nothing-known": "says nothing of languages"},
+        ),
+        (
+            Constraints(cpu_latency_ms=1000),
+            {"a/large": "With its 800 million weights an answer takes about"},
+            {"a/nothing-known": "takes to answer is not known"},
+        ),
+        (
+            Constraints(max_size_bytes=10**8),
+            {"a/apache-en": "0.24 GB; the limit is 0.10 GB", "a/nc-ja": "0.24 GB"},
+            {"a/large": "size is not known", "a/nothing-known": "size is not known"},
+        ),
+    ],
+)
+def test_constraints_leave_out_what_fails_them_and_keep_what_is_unknown(
+    limited: Models, online: Settings, constraints: Constraints, left_out: dict[str, str], flagged: dict[str, str]
+) -> None:
+    """What fails a constraint is left out, with the fact and the limit; an unknown fact keeps a model, and is said."""
+    found = limited.search(QA, 10, constraints, online)
+    reasons = {one.id: one.reason for one in found.excluded}
+    assert reasons.keys() == left_out.keys()
+    assert all(text in reasons[id] for id, text in left_out.items()), reasons
+    flags = {one.id: " ".join(one.flags) for one in found.candidates}
+    assert flags.keys() == {entry["id"] for entry in LIMITED} - left_out.keys()
+    assert all(text in flags[id] for id, text in flagged.items()), flags
+
+
+@pytest.mark.parametrize(
+    ("constraints", "field"),
+    [
+        (Constraints(max_size_bytes=-1), "max_size_bytes"),
+        (Constraints(cpu_latency_ms=-1.0), "cpu_latency_ms"),
+        (Constraints(cpu_latency_ms=float("nan")), "cpu_latency_ms"),
+        (Constraints(licence="free"), "licence"),
+        (Constraints(languages=("ja", "klingon")), "languages"),
+    ],
+)
+def test_a_constraint_that_is_none_is_refused(
+    limited: Models, online: Settings, constraints: Constraints, field: str
+) -> None:
+    """A negative size or time, another word for a licence, a language that is none: INVALID_ARGUMENT with the field."""
+    with pytest.raises(InvalidArgument) as raised:
+        limited.search(QA, 1, constraints, online)
+    assert raised.value.field == f"constraints.{field}"
+
+
+def test_a_candidate_says_what_is_known_of_it(limited: Models, online: Settings) -> None:
+    """Licence, languages, weights and the time of an answer stand beside a candidate; 0 and "" where not known."""
+    found = {one.id: one for one in limited.search(QA, 10, Constraints(), online).candidates}
+    known, unknown = found["a/apache-en"], found["a/nothing-known"]
+    assert (known.licence, known.languages, known.parameters) == ("apache-2.0", ("en",), 60_000_000)
+    assert known.cpu_latency_ms == pytest.approx(float(cpu_latency_ms(60_000_000)), abs=0.1)
+    assert (unknown.licence, unknown.languages, unknown.parameters, unknown.cpu_latency_ms) == ("", (), 0, 0.0)
+
+
+def test_an_empty_catalogue_gives_nothing(tmp_path: Path, online: Settings) -> None:
+    """No models: no candidate, no error."""
+    index.save(tmp_path / "models", [], [], facts=facts("models", []))
+    assert not Models(index.Index.load(tmp_path / "models")).search(QA, 10, Constraints(), online).candidates
+
+
+def test_translation_models_of_the_right_way_come_first(tmp_path: Path, online: Settings) -> None:
+    """Of models of the same pair of languages the one that translates the way that is asked for wins."""
+    entries = [
+        {"id": f"x/opus-mt-{pair}", "description": "translation", "downloads": downloads}
+        for pair, downloads in (("de-en", 10), ("en-de", 10**6), ("fr-en", 10**6))
+    ]
+    index.save(tmp_path / "models", entries, [model_text(entry) for entry in entries], facts=facts("models", entries))
+    models = Models(index.Index.load(tmp_path / "models"))
+    found = models.search("Translate German into English", 3, Constraints(), online)
+    assert found.candidates[0].id == "x/opus-mt-de-en"
+
+
+ODD = st.one_of(
+    st.text(max_size=300),
+    st.text(alphabet="\0\x01\ud7ff\ufffd日本語ไทยहिन्दी🤗 \n-_/.:@", max_size=200),
+    st.sampled_from(["", "\0", "a " * 500_000, "qa\0qa", "question " * 1000, "日" * 100_000, "%s{0}\\", "../../etc"]),
+)
+
+
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(card=ODD, k=st.integers(0, 1000), language=st.one_of(st.just(""), st.text(max_size=5)))
+def test_any_query_gives_a_ranking(models: Models, online: Settings, card: str, k: int, language: str) -> None:
+    """Whatever the query: the best first, each once, none without a score among those that have one, none too many."""
+    found = models.search(card, k, Constraints(), online, language)
+    scores = [one.score for one in found.candidates]
+    assert scores == sorted(scores, reverse=True) and len(scores) <= (k or 10)
+    assert len({one.id for one in found.candidates}) == len(scores)
+    assert (0.0 in scores) == bool(found.notes) and len(set(scores) & {0.0}) * len(set(scores)) <= 1
+    assert not {one.id for one in found.excluded} & {one.id for one in found.candidates}
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    entries = read([shared / "data" / "catalogue" / "models.jsonl.gz"])
+    folder = tmp_path_factory.mktemp("real") / "models"
+    index.save(folder, entries, [model_text(entry) for entry in entries], facts=facts("models", entries))
+    return Models(index.Index.load(folder))
+
+
+@pytest.mark.parametrize("limit", [300_000_000, 1_000_000_000, 0])
+def test_the_squad_prompt_finds_t5_and_bart(real: Models, online: Settings, shared: Path, limit: int) -> None:
+    """For the SQuAD prompt, whole or in part, a T5 or BART model within the limit is among the first five."""
+    prompt = (shared / "data" / "tasks" / "squad" / "prompt.txt").read_text()
+    for text in (prompt, prompt.split("\n\n")[0], prompt[:600]):
+        found = real.search(text, 5, Constraints(max_size_bytes=limit), online, "en")
+        fitting = [one for one in found.candidates if re.search("t5|bart", one.id, re.IGNORECASE)]
+        assert fitting and all(one.score > 0 for one in found.candidates)
+        assert all(0 < one.size_bytes <= (limit or 3_000_000_000) for one in fitting)
+
+
+def test_common_prompts_find_models_that_fit(real: Models, online: Settings) -> None:
+    """Of our own prompts and cards nearly nine in ten have a fitting model among the first five: by words and downloads
+    alone far fewer have."""
+    entries = [real.index.entry(number) for number in range(len(real.index))]
+    queries = with_gold(read_jsonl(QUERIES), entries)
+    log10 = np.log10(real.index.fact("downloads") + 2.0)
+    hits, before = 0, 0
+    for query in queries:
+        found = real.search(query["query"], 5, Constraints(max_size_bytes=10**15), online)
+        hits += any(one.id in query["gold"] for one in found.candidates)
+        plain = (real.index.bm25(query["query"]) * log10).astype(np.float32)
+        before += any(real.index.id(hit.number) in query["gold"] for hit in index.ranked(plain, 5))
+    assert hits >= 0.87 * len(queries) and hits - before >= 0.15 * len(queries)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["次の文を要約してください", "이 문장을 번역하세요", "لخص هذا النص", "इस वाक्य का अर्थ बताओ", "สรุปข้อความนี้"],
+)
+def test_a_prompt_in_any_script_finds_models_of_its_language(real: Models, online: Settings, prompt: str) -> None:
+    """With no English at all the first five are for the prompt's language or for many, each with a score."""
+    language = languages.written(prompt)
+    for one in real.search(prompt, 5, Constraints(), online).candidates:
+        assert one.score > 0 and {language, "multilingual"} & set(one.languages)
 
 
 CARD = """---
