@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def explained() -> Iterator[None]:
 
 def rows_of(
     found: Iterable[Path | DataFile], tally: Tally, columns: Collection[str] | None, layout: Layout = AS_IT_LOOKS
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The rows of several files. FailedPrecondition where one cannot be read, or more rows are bad than good."""
     with explained():
         for file in found:

@@ -12,6 +12,7 @@ counted, a broken connection goes on where it broke, and nothing is read that th
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -62,7 +63,8 @@ def prepare(settings: Settings) -> None:
         os.environ["HF_TOKEN"] = settings.hub_token.get_secret_value()
     if settings.hub_cache:
         os.environ["HF_HUB_CACHE"] = str(settings.hub_cache)
-        os.environ["HF_DATASETS_CACHE"] = str(settings.hub_cache / "datasets")
+    # A folder of our own: where the hub fails `datasets` would take what somebody else prepared in the usual one.
+    os.environ["HF_DATASETS_CACHE"] = str(settings.home_folder / "downloads" / "datasets")
 
 
 def open_hub(name: str, config: str, instruction: str, revision: str, line: Line) -> Source:
@@ -71,8 +73,15 @@ def open_hub(name: str, config: str, instruction: str, revision: str, line: Line
     NotFound for an unknown dataset, revision or configuration, FailedPrecondition (GATED, SCRIPT_ONLY, NO_DATA_FILES,
     BAD_DATASET, HUB_TOKEN), Unavailable where the hub is out of reach.
     """
-    try:
+    with _told(name, line):
         return _open(name, config, instruction, revision, line)
+
+
+@contextlib.contextmanager
+def _told(name: str, line: Line) -> Iterator[None]:
+    """Inside it the errors of the hub's clients are told as ours."""
+    try:
+        yield
     except (P2MError, CapReached):
         raise
     except Exception as error:
@@ -101,11 +110,12 @@ def _open(name: str, config: str, instruction: str, revision: str, line: Line) -
         each = -(-most // min(len(found), _SPREAD_FILES)) if most else None
         left = most
         for file in found:
-            for number, row in enumerate(rows_of([file], tally, columns, plan.layout)):
-                if number == each or (most and left == 0):
-                    break
-                left -= 1
-                yield labelled(row, kinds)
+            with _told(name, line), contextlib.closing(rows_of([file], tally, columns, plan.layout)) as rows:
+                for number, row in enumerate(rows):
+                    if number == each or (most and left == 0):
+                        break
+                    left -= 1
+                    yield labelled(row, kinds)
 
     return Source(
         configs=plan.configs,

@@ -143,7 +143,10 @@ def load(request: Loading, context: WorkerContext) -> Loaded:
         )
     on_hub = location_of(request.wanted.entry).startswith("hub:")
     most = max(_SCANNED_ON_HUB, request.max_rows) if on_hub else 0
-    reading = _Reading(source, inputs, output, request.max_rows, most, caps, context)
+    try:
+        reading = _Reading(source, inputs, output, request.max_rows, most, caps, context)
+    except CapReached as reached:
+        raise _too_slow(id, reached) from reached
     kept: Counter[str] = Counter()
     with pq.ParquetWriter(request.out, ROW_SCHEMA) as writer:
         for split in source.splits:
@@ -256,7 +259,8 @@ class _Reading:
         if self.stopped:
             found.append(f"Reading {id} was ended by its limit of {self.stopped}.")
         if self._cut:
-            found.append(f"{self._cut:,} inputs of {id} were cut to {MAX_CHARACTERS:,} characters.")
+            many = "1 input" if self._cut == 1 else f"{self._cut:,} inputs"
+            found.append(f"Of {id}, {many} had more than {MAX_CHARACTERS:,} characters, and what follows them was cut.")
         return found
 
     def _usable(self, row: Mapping[str, Any]) -> Any:

@@ -5,8 +5,8 @@
     └── open(url, name)  a RemoteFile
     RemoteFile           seekable bytes in blocks of 1 MiB, each kept on disk as it comes
 
-The blocks lie in <home>/downloads/<digest of address and ETag>/<number>, so a load that was killed goes on where it
-was, and looking and loading fetch nothing twice. The folder is held below 4 GiB, the longest unused go first. What
+The blocks lie in <home>/downloads/blocks/<digest of address and ETag>/<number>, so a load that was killed goes on where
+it was, and looking and loading fetch nothing twice. The folder is held below 4 GiB, the longest unused go first. What
 blocks does so in a thread: a load that is stopped ends at once, even in the middle of a body that drips.
 """
 
@@ -78,7 +78,7 @@ class Line:
         self.settings = settings
         self.caps = caps
         self.token = settings.hub_token.get_secret_value() or get_token()
-        self.folder = settings.home_folder / "downloads"
+        self.folder = settings.home_folder / "downloads" / "blocks"
         self._stop = stop
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._answered = False

@@ -202,6 +202,7 @@ def _from_hub(name: str, settings: Settings, max_bytes: int | None) -> Path:
                 revision=revision or None,
                 cache_dir=settings.hub_cache,
                 endpoint=settings.hub_url,
+                token=settings.hub_token.get_secret_value() or None,
                 allow_patterns=HUB_PATTERNS,
             )
         )
@@ -217,7 +218,10 @@ def _check_on_hub(repo: str, revision: str, settings: Settings, max_bytes: int |
     """FailedPrecondition where the weights are missing or too large."""
     from huggingface_hub import HfApi
 
-    info: Any = HfApi(endpoint=settings.hub_url).model_info(repo, revision=revision or None, files_metadata=True)
+    token = settings.hub_token.get_secret_value() or None
+    info: Any = HfApi(endpoint=settings.hub_url, token=token).model_info(
+        repo, revision=revision or None, files_metadata=True
+    )
     sizes = [file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
     if not sizes:
         raise FailedPrecondition(

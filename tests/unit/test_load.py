@@ -228,3 +228,57 @@ async def test_no_hub_at_all(settings: Settings, tmp_path: Path) -> None:
 
 def _online(settings: Settings, url: str, tmp_path: Path) -> Settings:
     return settings.model_copy(update={"hub_offline": False, "hub_url": url, "hub_cache": tmp_path / "hub"})
+
+
+def test_a_hostile_folder_costs_its_bad_rows_alone(settings: Settings, tmp_path: Path) -> None:
+    """A row of 50 MB, deep nesting, NULs, bad UTF-8, half a JSON object, ten thousand columns: rows, and counts."""
+    good = [{"q": f"a\0{n}", "l": "x"} for n in range(9)] + [
+        {f"c{n}": "v" for n in range(10_000)} | {"q": "w", "l": "y"}
+    ]
+    bad = (
+        b'{"q": "' + b"x" * 50_000_000 + b'", "l": "x"}\n', b'{"q": ' + b"[" * 900 + b"]" * 900 + b"}\n",
+        b'{"q": "\xff\xfe"}\n', b'{"q": "half\n', b'{"q": ' + b"9" * 5000 + b"}\n",
+    )  # fmt: skip
+    entry = _folder(tmp_path / "d", train=_jsonl(good) + b"".join(bad))
+    done, rows = _loaded(entry, ["q"], "l", settings, tmp_path / "out")
+    assert [row.input for row in rows] == [f"a{n}" for n in range(9)] + ["w"]
+    assert done.dropped == {
+        "longer than 16 MiB": 1, "nested deeper than 50 levels": 1, "not UTF-8": 1, "not JSON": 2,
+    }  # fmt: skip
+    found = load.look(Wanted(entry), WorkerContext(settings))
+    assert sum(map(len, found.rows)) < 1_000_000 and len(found.columns) == 10_002
+
+
+def test_columns_with_names_of_every_kind(settings: Settings, tmp_path: Path) -> None:
+    """Dots, brackets and emoji in the names of columns are no path and no type; what is nested is reached as well."""
+    row = {"a.b": "one", "c<d>": "two", "🎉": "three", "e": {"f": "four", "g<h>,i:": "never"}}
+    entry = _folder(tmp_path / "d", train=_jsonl([row]))
+    found = load.look(Wanted(entry), WorkerContext(settings))
+    assert [column.name for column in found.columns] == ["a.b", "c<d>", "🎉", "e.f"]
+    _, rows = _loaded(entry, ["a.b", "c<d>", "e.f"], "🎉", settings, tmp_path / "out")
+    assert rows[0].output == "three" and all(part in rows[0].input for part in ("one", "two", "four"))
+
+
+def test_texts_beyond_measure_are_cut_or_left_out(settings: Settings, tmp_path: Path) -> None:
+    """A very long input is cut, which a note says; a very long output is left out, and counted."""
+    rows = [{"q": "x" * 200_000, "l": "short"}, {"q": "short", "l": "x" * 200_000}]
+    done, kept = _loaded(_folder(tmp_path / "d", train=_jsonl(rows)), ["q"], "l", settings, tmp_path / "out")
+    assert [len(row.input) for row in kept] == [load.MAX_CHARACTERS]
+    assert done.dropped == {"an output longer than 65,536 characters": 1}
+    assert done.notes == ("Of mine, 1 input had more than 65,536 characters, and what follows them was cut.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("train.csv", b"PK\x03\x04", "WRONG_FORMAT"), ("train.parquet", b"PAR1", "BAD_PARQUET"),
+        ("train.jsonl.gz", b"\x1f\x8b\x08", "NOT_GZIP"), ("train.csv", b"hello there,7\n", "NO_HEADER"),
+        ("train.jsonl", b"", "NO_TEXT"), ("notes.pdf", b"", "NO_DATA_FILES"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_dataset(settings: Settings, tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    """Each is FAILED_PRECONDITION with its reason: the request was right, the folder is not."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(FailedPrecondition) as raised:
+        load.look(Wanted({"id": "mine", "location": f"folder:{tmp_path}"}), WorkerContext(settings))
+    assert raised.value.reason == reason

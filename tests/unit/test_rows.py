@@ -122,3 +122,42 @@ def test_an_absent_file_is_not_found(tmp_path: Path) -> None:
         read_files(tmp_path / "none.jsonl")
     with pytest.raises(InvalidArgument, match="no data file"):
         read_files(tmp_path)
+
+
+def test_a_split_is_told_by_folders_too(tmp_path: Path) -> None:
+    """train/0.jsonl is the train split; the file's own name counts before its folder's."""
+    for name in ("train/0.jsonl", "evaluation/1.jsonl", "train/valid.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(PAIRS[0]) + "\n")
+    assert [row.split for row in read_files(tmp_path)] == ["test", "train", "validation"]
+
+
+def test_a_link_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    """A folder from elsewhere cannot have a file of this machine read; a link within it is a file like another."""
+    (tmp_path / "secret.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
+    (folder / "b.jsonl").symlink_to(folder / "a.jsonl")
+    assert len(read_files(folder)) == 2
+    (folder / "c.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(InvalidArgument, match=r"c\.jsonl is a link to a file outside of") as raised:
+        read_files(folder)
+    assert raised.value.reason == "LINK_LEAVES_FOLDER"
+
+
+def test_a_persons_csv_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    """A CSV file as spreadsheets save it, by semicolons, in Windows-1252 or UTF-16, is read like any other."""
+    text = "input;output\nCafé;“ja”\n"
+    for encoding in ("cp1252", "utf-16", "utf-8-sig"):
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        assert read_files(tmp_path / "a.csv") == [Row("Café", "“ja”", "a.csv")]
+
+
+def test_a_csv_without_a_header_says_so(tmp_path: Path) -> None:
+    """Values in the first line: the error asks for the columns' names there."""
+    (tmp_path / "a.csv").write_text("How much is it?,12\nAnd that?,13\n")
+    with pytest.raises(
+        InvalidArgument, match="Put a first line with the columns' names in it, for example: input,output"
+    ):
+        read_files(tmp_path / "a.csv")
