@@ -31,7 +31,8 @@ WHOLE = _weighted({
     9: "final_decision",
     8.2: "correct_answer",
     8.1: "best_answer",
-    8: "answer answers human_readable",
+    8.7: "answer answers",
+    8: "human_readable",
     7: "fixed",
 })  # fmt: skip
 LAST = _weighted({
@@ -39,7 +40,8 @@ LAST = _weighted({
     9: "label labels emotion emotions stance judgment judgement duplicate verdict",
     8: "translation translations target tgt output response completion",
     7.6: "rating star stars similarity relatedness",
-    7.5: "summary summaries highlights tldr abstract sql",
+    8.6: "summary summaries highlights tldr",
+    7.5: "abstract sql",
     7.4: "answer answers",
     7: """spans correction corrections simplification simplifications compression reference references docstring
           solution""",
@@ -66,12 +68,13 @@ KEYS = (
 # What a model reads.
 MAIN = _words("""
     input inputs text texts sentence sentences sent question questions query premise hypothesis context contexts ctx
-    passage passages paragraph para document documents article articles dialogue dialog dialogs dialogues conversation
-    content contents review reviews body sms tweet tweets post posts comment comments message messages prompt
-    instruction utterance utterances concepts words word meaning support supports claim statement story plot situation
-    background goal problem startphrase selftext code func function original buggy normal complex incoherent base
-    commands command nl table tripleset triple triples evidence abstract description verse email transcript speech
-    src header options choices mr facts snippet script quote poem lyrics news
+    passage passages paragraph para document documents article articles dialogue dialog dialogs dialogues
+    conversation content contents review reviews body sms tweet tweets post posts comment comments message messages
+    prompt instruction utterance utterances concepts words word meaning support supports claim statement story plot
+    situation background goal problem startphrase selftext code func function original buggy normal complex
+    incoherent base commands command nl table tripleset triple triples evidence abstract description verse email
+    transcript speech src header stem observation report options choices mr facts snippet script quote poem lyrics
+    news
 """)
 TITLES = _words("title headline heading subject")
 INSTRUCTS = _words("instruction task prompt context system")
@@ -80,20 +83,20 @@ NO_CONTENT = _words("""
     timestamp utc year month day start starts end ends offset offsets split phase type types kind name names author
     authors user users userid username worker annotator annotators gender age accent locale speaker speakers sender
     lang langs language version licence license repo repository domain count counts num size length len confidence
-    parse status origin meta metadata votes ups downs round level bin ratio region shape segment marketplace subreddit
-    category genre party state source sources spans value mid lid eid eval checksum extension stars position rank port
-    lists probability key keys entropy
+    parse status origin meta metadata votes ups downs round level bin ratio region shape segment marketplace
+    subreddit category genre party state source sources spans value mid lid eid eval checksum extension stars
+    position rank port lists probability key keys entropy
 """)
 NEVER_GIVEN = _words("""
-    explanation explanations rationale reason reasons exp distractor incorrect label labels annotation annotations tags
-    upos xpos lemmas feats deprel deps misc head edits
+    annot annotated explanation explanations rationale reason reasons exp distractor incorrect label labels
+    annotation annotations tags upos xpos lemmas feats deprel deps misc head edits
 """)
 # A column whose name ends on one of these gives away an output of the same family.
 ANSWERS = _words("answer answers alias aliases spans wellformed decision")
 SUMMARIES = _words("summary summaries highlights tldr abstract headline topic")
 REWRITTEN = _words("""
-    simple simplified simplification simplifications coherent edited corrected correction corrections fixed compression
-    compressed final
+    simple simplified simplification simplifications coherent edited corrected correction corrections fixed
+    compression compressed final
 """)
 TARGETS = _words("output outputs target targets tgt response completion")
 FAMILIES = (ANSWERS, SUMMARIES, REWRITTEN, TARGETS, _words("sql query"), _words("docstring documentation"))
@@ -102,8 +105,8 @@ TOLD = _words("answer answers output outputs target targets sql summary label la
 # What a summary is made of.
 LONG = _words("""
     article articles text document documents body description content contents dialogue dialog fulltext full paper
-    section sections paragraph paragraphs passage transcript news speech plot story conversation email review sentence
-    source graph post posts message messages
+    report section sections paragraph paragraphs passage transcript news speech plot story conversation email review
+    sentence source graph post posts message messages
 """)
 # As the last part of a dotted name these say nothing: "answers.text".
 GENERIC = _words("text texts value string span spans input_text content sentence")
@@ -148,8 +151,8 @@ GIVEN = _words("""
 """)
 WANTED = _words("into to as by with in")
 NOTHING = _words("""
-    a an the this that these those its it is are was be and or each every some any one of to your my our their his her
-    plain new following suitable appropriate relevant
+    a an the this that these those its it is are was be and or each every some any one of to your my our their his
+    her plain new following suitable appropriate relevant
 """)
 
 _NAMED = """
