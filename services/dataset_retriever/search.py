@@ -31,7 +31,7 @@ _QUERY_CHARACTERS = 20_000
 _SHOWN_CHARACTERS = 2_000
 # What has no more letters than this tells nothing.
 _SHORT = 3
-_MOST_LANGUAGES, _MOST_TASKS, _MOST_CONFIGS = 50, 20, 200
+_MOST_LANGUAGES, _MOST_TASKS, _MOST_CONFIGS = 50, 20, 50
 
 
 class DatasetOrigin(IntEnum):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +91,16 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
         query, filters = query_of(spec), check(from_message(request.filters, Filters))
         k, session = check_k(request.k), self._session(request) if request.rerank else None
         card = await expansion(spec, query, session)
-        texts = (query, without_opening(query), *((card.text,) if card.text else ()))
-        task, bare, *cards = (await self.encoder.ask(embed.Texts(texts), embed.Vectors)).vectors
-        vector = query_vector(task, bare)
-        if cards:
-            vector = blended(vector, cards[0])
+        bare = without_opening(query)
+        texts = tuple(dict.fromkeys(text for text in (query, bare, card.text) if text))
+        encoded = dict(zip(texts, (await self.encoder.ask(embed.Texts(texts), embed.Vectors)).vectors, strict=True))
+        vector: Sequence[float] = query_vector(encoded[query], encoded[bare])
+        if card.text:
+            vector = blended(vector, encoded[card.text])
         index = self._index.get()
         found = await asyncio.to_thread(search, index, query, vector, k, self.settings, filters, joined(card.text))
         choice = await rerank(found.candidates, spec, session) if session else choose(found.candidates)
-        response = to_message(found, pb.SearchResponse)
+        response = await asyncio.to_thread(to_message, found, pb.SearchResponse)
         response.chosen, response.chosen_by_llm, response.expansion = choice.chosen, choice.by_llm, card.text
         response.notes.extend([*([card.note] if card.note else []), *choice.notes])
         _account(response, session)

@@ -74,7 +74,7 @@ _hostile_languages = st.one_of(
 )
 
 well_formed_datasets = st.builds(
-    datasets.SearchRequest, spec=_specs(written), k=st.sampled_from([0, 1, 7, 1000]), rerank=st.booleans(),
+    datasets.SearchRequest, spec=_specs(written), k=st.sampled_from([0, 1, 7, 30, 1000]), rerank=st.booleans(),
     filters=st.none() | st.builds(
         datasets.Filters, languages=_languages, licence=st.sampled_from(_LICENCES), task=st.sampled_from(_TASKS),
         max_size_bytes=st.sampled_from([0, 1, 10**9, 2**63 - 1]), include_gated=st.booleans(),
@@ -83,7 +83,7 @@ well_formed_datasets = st.builds(
 )  # fmt: skip
 hostile_datasets = st.builds(
     datasets.SearchRequest, request_id=st.just("") | texts, spec=st.none() | _specs(hostile_texts),
-    k=st.sampled_from([0, 1000]) | int32, rerank=st.booleans(),
+    k=st.sampled_from([0, 3, 1000]) | int32, rerank=st.booleans(),
     filters=st.none() | st.builds(
         datasets.Filters, languages=_hostile_languages, licence=st.sampled_from(_LICENCES) | texts,
         task=st.sampled_from(_TASKS) | hostile_texts, max_size_bytes=st.just(0) | int64,
@@ -91,7 +91,7 @@ hostile_datasets = st.builds(
 )  # fmt: skip
 
 well_formed_models = st.builds(
-    models.SearchRequest, spec=_specs(written), k=st.sampled_from([0, 1, 7, 1000]),
+    models.SearchRequest, spec=_specs(written), k=st.sampled_from([0, 1, 7, 30, 1000]),
     constraints=st.none() | st.builds(
         models.Constraints, languages=_languages, licence=st.sampled_from(_LICENCES),
         max_size_bytes=st.sampled_from([0, 1, 10**9, 2**63 - 1]),
@@ -100,7 +100,7 @@ well_formed_models = st.builds(
 )  # fmt: skip
 hostile_models = st.builds(
     models.SearchRequest, request_id=st.just("") | texts, spec=st.none() | _specs(hostile_texts),
-    k=st.sampled_from([0, 1000]) | int32,
+    k=st.sampled_from([0, 3, 1000]) | int32,
     constraints=st.none() | st.builds(
         models.Constraints, languages=_hostile_languages, licence=st.sampled_from(_LICENCES) | texts,
         model=st.just("") | hostile_texts, max_size_bytes=st.just(0) | int64, cpu_latency_ms=st.floats(),

@@ -208,7 +208,7 @@ class DatasetCandidate(_message.Message):
 
     @_builtins.property
     def configs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Configuration names, where the catalogue knows them."""
+        """Configuration names, where the catalogue knows them; at most 50."""
 
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
