@@ -86,7 +86,9 @@ def beside(one: Seen, other: Seen) -> bool:
 
 
 def siblings(one: Seen, other: Seen) -> bool:
-    return "." in one.name and one.name.rpartition(".")[0] == other.name.rpartition(".")[0]
+    """Whether `one` stands in the record that `other` is a part of, or deeper in it."""
+    parent = other.name.rpartition(".")[0]
+    return bool(parent) and one.name.startswith(f"{parent}.")
 
 
 def language_of(column: Seen) -> str:

@@ -20,10 +20,13 @@ _LISTS = re.compile(r"(^|[._])(choices?|options?|endings?|alternatives|candidate
 _ANSWERS = re.compile(r"(^|[._])answers?$", re.IGNORECASE)
 # An output of such a name points at one of the answers.
 _POINTER = re.compile(
-    r"^correct$|(correct|right|gold).*(id|idx|index|key|label|number)$|answer_?(id|idx|index|key)$", re.IGNORECASE
+    r"^correct$|(correct|right|gold).*(id|idx|index|key|label|number|ending|option|choice)$"
+    r"|answer_?(id|idx|index|key)$",
+    re.IGNORECASE,
 )
 _ONE = re.compile(
-    r"(sol|solution|opt?|option|choice|ending|answer|ans|candidate|alternative)[ _-]?(\d{1,2}|[a-h])", re.IGNORECASE
+    r"(sol|solution|opt?|option|choice|ending|answer|ans|candidate|alternative|\w*quiz)[ _-]?(\d{1,2}|[a-h])",
+    re.IGNORECASE,
 )
 _LETTER = re.compile(r"\(?([A-Ha-h])[).:]?")
 _NUMBER = re.compile(r"-?\d{1,3}(\.0+)?")

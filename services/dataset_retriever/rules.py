@@ -30,12 +30,14 @@ from services.dataset_retriever.vocabulary import (
     LESS,
     LONG,
     MAIN,
+    SORTS,
     SUMMARIES,
     TAG,
     TITLES,
     TOLD,
+    VOTED,
     WHOLE,
-)  # fmt: skip
+)
 from services.kit.text import normalise
 from services.kit.values import PromptSpec
 
@@ -103,7 +105,8 @@ def _chosen(columns: Sequence[Seen], spec: PromptSpec | None) -> Choice:
     weight = _usual(columns)
     usual = _best(columns, weight)
     if usual is None:
-        usual = _only_label(columns) or _by_values(columns) or _asked(columns) or _second_of_two(columns)
+        found = (find(columns) for find in (_only_label, _by_values, _asked, _sorted_by, _second_of_two))
+        usual = next((column for column in found if column is not None), None)
     output = _best(columns, _for_task(columns, task, spec)) or usual
     if output is None:
         pair = languages.pair(columns, task, spec, alone=True)
@@ -156,6 +159,8 @@ def _usual(columns: Sequence[Seen]) -> Callable[[Seen], float]:
         if "." in column.name and not column.generic:
             told = set(name_words(column.name.rpartition(".")[0])) & TOLD
             found -= (3.0 if column.kind == "label" else 0.0) if told else 5.0
+        if full == "score" and any(one.path & VOTED for one in columns):
+            found = 0.0
         if last == "annotations" and not column.generic:
             found = 0.0
         if last in ("answer", "answers") and asks and found < 8:
@@ -219,6 +224,13 @@ def _asked(columns: Sequence[Seen]) -> Seen | None:
     """The question about a text, where there is no answer."""
     question = next((column for column in columns if column.words == ("question",)), None)
     return question if any(column.path & LONG for column in columns if column is not question) else None
+
+
+def _sorted_by(columns: Sequence[Seen]) -> Seen | None:
+    """What a text is sorted by, its category or topic."""
+    texts = [column for column in columns if column.kind == "text" and not column.is_empty]
+    sorts = [column for column in columns if column.words[-1:] and column.words[-1] in SORTS]
+    return sorts[0] if sorts and any(column not in sorts for column in texts) else None
 
 
 def _by_values(columns: Sequence[Seen]) -> Seen | None:

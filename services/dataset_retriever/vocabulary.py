@@ -31,7 +31,7 @@ WHOLE = _weighted({
     9: "final_decision",
     8.2: "correct_answer",
     8.1: "best_answer",
-    8.7: "answer answers",
+    8.7: "answer answers answer_text",
     8: "human_readable",
     7: "fixed",
 })  # fmt: skip
@@ -67,14 +67,14 @@ KEYS = (
 
 # What a model reads.
 MAIN = _words("""
-    input inputs text texts sentence sentences sent question questions query premise hypothesis context contexts ctx
-    passage passages paragraph para document documents article articles dialogue dialog dialogs dialogues
-    conversation content contents review reviews body sms tweet tweets post posts comment comments message messages
-    prompt instruction utterance utterances concepts words word meaning support supports claim statement story plot
-    situation background goal problem startphrase selftext code func function original buggy normal complex
-    incoherent base commands command nl table tripleset triple triples evidence abstract description verse email
-    transcript speech src header stem observation report options choices mr facts snippet script quote poem lyrics
-    news
+    persona personas input inputs text texts sentence sentences sent question questions query premise hypothesis
+    context contexts ctx passage passages paragraph para document documents article articles dialogue dialog dialogs
+    dialogues conversation content contents review reviews body sms tweet tweets post posts comment comments message
+    messages prompt instruction utterance utterances concepts words word meaning support supports claim statement
+    story plot situation background goal problem startphrase selftext code func function original buggy normal
+    complex incoherent base commands command nl table tripleset triple triples evidence abstract description verse
+    email transcript speech src header stem observation report options choices mr facts snippet script quote poem
+    lyrics news
 """)
 TITLES = _words("title headline heading subject")
 INSTRUCTS = _words("instruction task prompt context system")
@@ -102,6 +102,10 @@ TARGETS = _words("output outputs target targets tgt response completion")
 FAMILIES = (ANSWERS, SUMMARIES, REWRITTEN, TARGETS, _words("sql query"), _words("docstring documentation"))
 # In a record of such a name the output may stand deep.
 TOLD = _words("answer answers output outputs target targets sql summary label labels annotations lex qas")
+# Where nothing else is an output, what a text is sorted by.
+SORTS = _words("category categories topic genre class section subject")
+# Beside these a score is what readers voted.
+VOTED = _words("author subreddit permalink ups upvote upvotes created votes")
 # What a summary is made of.
 LONG = _words("""
     article articles text document documents body description content contents dialogue dialog fulltext full paper
@@ -109,7 +113,7 @@ LONG = _words("""
     sentence source graph post posts message messages
 """)
 # As the last part of a dotted name these say nothing: "answers.text".
-GENERIC = _words("text texts value string span spans input_text content sentence")
+GENERIC = _words("text texts body value string span spans input_text content sentence")
 
 GROUPS = {
     "document": _words(
