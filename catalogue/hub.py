@@ -62,7 +62,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Collected:
-    """Entries in the catalogue; pages and cards fetched now; pages and cards that were there; what was left out."""
+    """Entries in the catalogue; pages and cards fetched now; pages and cards that were there; what was left out
+    since it is no text."""
 
     entries: int = 0
     pages: int = 0
@@ -196,7 +197,7 @@ def _list(
             page = {
                 "part": part,
                 "next": "" if enough or _is_past(made, wanted, listed.since) else found.next,
-                "left_out": len(found.items) - len(kept),
+                "left_out": len(found.items) - len(made),
                 "entries": kept,
             }
             log.add(*head, page)
@@ -278,8 +279,10 @@ def _with_what_is_kept(error: P2MError, kind: str, listed: _Listed) -> P2MError:
             f"What was fetched is kept: {len(listed.entries):,} {kind} of {listed.pages:,} pages. "
             "Run the same command again to go on."
         )
+    elif error.code == "UNAVAILABLE":
+        advice = "Nothing was listed yet. Check the network and P2M_HUB_URL, and run the same command again."
     else:
-        advice = "Nothing was listed yet. Check the network, P2M_HUB_URL and HF_TOKEN, and run the same command again."
+        return error
     return rebuild(error.code, error.reason, f"{error.message} {advice}", retry_after=error.retry_after)
 
 

@@ -137,7 +137,7 @@ class Asker:
             if told is None:
                 failed_s += time.monotonic() - began + pause
                 if failed_s > self._patience_s:
-                    raise Unavailable("HUB_UNREACHABLE", f"{self._url} cannot be reached: {what}.")
+                    raise Unavailable("HUB_UNREACHABLE", f"{self._url} cannot be reached: {what.rstrip('.')}.")
                 self._sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 continue

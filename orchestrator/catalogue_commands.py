@@ -32,6 +32,7 @@ from services.kit.settings import Settings
 from services.kit.values import Progress
 
 _KINDS = ("datasets", "models")
+_UNPAID = "allowance of 0 requests"
 
 
 async def build(
@@ -94,13 +95,14 @@ async def _fetch(terminal: Terminal, settings: Settings, kind: str, wanted: Mapp
         with contextlib.suppress(Cancelled):
             await fetching
         raise
-    there = f", {done.pages_kept:,} pages and {done.cards_kept:,} cards were there" if done.pages_kept else ""
     terminal.say(f"{done.entries:,} {kind} of the hub are in {result}")
-    changed = f" changed since {done.since} UTC" if done.since else ""
-    terminal.say(
-        f"  fetched now: {done.pages:,} pages{changed} and {done.cards:,} cards{there}; "
-        f"{done.left_out:,} left out that are no text or were not asked for"
-    )
+    changed = f" of what changed since {done.since} UTC" if done.since else ""
+    parts = [f"fetched now: {done.pages:,} pages{changed}, {done.cards:,} cards"]
+    if done.pages_kept or done.cards_kept:
+        parts.append(f"there already: {done.pages_kept:,} pages, {done.cards_kept:,} cards")
+    if done.left_out:
+        parts.append(f"left out: {done.left_out:,} that are no text")
+    terminal.say(f"  {'; '.join(parts)}")
     return result
 
 
@@ -151,7 +153,11 @@ async def search(
             ),
         )
     found = {"datasets": datasets.candidates, "models": models.candidates}
-    notes = {"datasets": [*datasets.notes], "models": [*models.notes]}
+    # That an LLM was not paid for is how this search is meant.
+    notes = {
+        kind: [note for note in answer.notes if _UNPAID not in note]
+        for kind, answer in (("datasets", datasets), ("models", models))
+    }
     if as_json:
         plain = {kind: [_plain(c) for c in candidates] for kind, candidates in found.items()}
         print(json.dumps(plain | {"notes": notes}), file=terminal.out)

@@ -12,15 +12,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from catalogue import hub_state
 from catalogue.cards import dataset_text, model_text
+from catalogue.facts import facts
 from catalogue.hub import Collected, Wanted, collect
 from catalogue.hub_ask import Pace
 from catalogue.hub_entries import DESCRIPTION_CHARACTERS, entry
 from catalogue.models import traits
 from catalogue.read import read
+from services.kit import embed, index, locations
 from services.kit.errors import (
     Aborted,
     Cancelled,
@@ -38,7 +41,7 @@ from tests.support.hub_listing import Listing
 
 FAST = 1000.0
 ALL = Wanted()
-T5 = {
+T5: dict[str, Any] = {
     "pipeline_tag": "translation",
     "library_name": "transformers",
     "tags": [
@@ -123,12 +126,13 @@ async def test_what_is_listed_becomes_a_catalogue(listing: Listing, tmp_path: Pa
 
 async def test_of_a_limit_the_most_used_are_taken(listing: Listing, tmp_path: Path) -> None:
     """A limit takes the most used and asks for no page beyond them; so does a least number of downloads."""
-    await built(listing, tmp_path, Wanted(limit=70, cards=0))
+    listing.add("models", "acme/pictures", **T5 | {"downloads": 999, "pipeline_tag": "text-to-image"})
+    assert (await built(listing, tmp_path, Wanted(limit=70, cards=0))).left_out == 1
     assert min(one["downloads"] for one in entries(tmp_path).values()) == 160 and len(entries(tmp_path)) == 70
     assert len(listing.answered) == 2
     done = await built(listing, tmp_path, Wanted(min_downloads=200, cards=0))
     assert sorted(one["downloads"] for one in entries(tmp_path).values()) == [*range(200, 230)]
-    assert len(listing.answered) == 3 and done.left_out == 20
+    assert len(listing.answered) == 3 and done.left_out == 1
 
 
 async def test_tasks_and_languages_narrow_the_listing(listing: Listing, tmp_path: Path) -> None:
@@ -352,7 +356,7 @@ def test_what_is_no_text_is_left_out() -> None:
 
 async def test_datasets_have_the_schema_that_their_cards_declare(listing: Listing, tmp_path: Path) -> None:
     """Columns, class names, splits and sizes in the catalogue's notation, out of the listing alone."""
-    facts = {
+    facts: dict[str, Any] = {
         "downloads": 9,
         "description": "\n\tFilm reviews\n",
         "tags": ["task_categories:text-classification", "language:en", "license:mit", "modality:text", "films"],
@@ -398,30 +402,29 @@ def test_calls_are_paced() -> None:
 
 
 async def test_the_command_builds_and_searches(listing: Listing, tmp_path: Path) -> None:
-    """`p2m catalogue build --from-hub models` says what it does, and what it listed is then found."""
+    """`p2m catalogue build --from-hub models` says what it does; what it listed is then found, unless a constraint of
+    the search forbids it; wrong options are one clear line."""
     listing.add("models", "acme/klingon", card="Klingon translation, from English.", **T5 | {"downloads": 999})
     cli = Cli(tmp_path)
     cli.environment |= {"P2M_HUB_URL": listing.hub.url, "P2M_HUB_OFFLINE": "0"}
+    # Datasets that need not be encoded first.
+    here = Settings(home=cli.home, hub_offline=True)
+    digest = embed.digest(locations.resolve(here.encoder, here))
+    one = [{"id": "a/b", "description": "x"}]
+    index.save(
+        here.catalogue_folder / "datasets", one, ["x"], np.ones((1, 384), np.float32), facts=facts("datasets", one),
+        source="given:test", encoder=digest,
+    )  # fmt: skip
     ended = await cli("catalogue", "build", "--from-hub", "models", "--limit", "120", "--cards", "5", "--rate", "500")
     assert ended.status == 0, ended.err
     assert "Models listed: 120 of 120" in ended.err and "Cards of models: 5 of 5" in ended.err
-    assert "120 models of the hub are in" in ended.err and "3 pages and 5 cards" in ended.err
-    found = await cli("catalogue", "search", "translate English into Klingon", "--json", "-n", "3")
-    assert json.loads(found.out)["models"][0]["id"] == "acme/klingon", found.err
-    refused = await cli("catalogue", "build", "--limit", "5")
-    assert refused.status == 2 and "--from-hub" in refused.err
-
-
-async def test_the_search_takes_constraints(tmp_path: Path) -> None:
-    """`p2m catalogue search` leaves out what its options forbid, and says so; a wrong option is one clear line."""
-    cli = Cli(tmp_path)
-    cli.environment["P2M_HUB_OFFLINE"] = "1"
-    found = await cli("catalogue", "search", "find the date in a sentence", "--languages", "de", "--max-size", "50MB")
-    assert found.status == 0, found.err
-    assert "p2m/german-times" in found.out and "p2m/normalise-dates" not in found.out
-    assert "p2m/minilm-encoder-decoder" not in found.out.partition("left out")[0]
-    wrong = await cli("catalogue", "search", "x", "--licence", "free as in beer")
-    assert wrong.status == 2 and "licence" in wrong.err
+    assert "120 models of the hub are in" in ended.err and "3 pages, 5 cards" in ended.err
+    asked = ("catalogue", "search", "translate English into Klingon", "-n", "3")
+    found = await cli(*asked, "--max-size", "250MB", "--languages", "de", "--licence", "permissive")
+    shown, _, out = found.out.partition("models were left out")
+    assert "acme/klingon" in shown and "wikiSQL" not in shown and "the limit is 0.25 GB" in out, found.err
+    refused = await cli(*asked, "--licence", "free as in beer")
+    assert refused.status == 2 and "licence" in refused.err and refused.err.count("\n") == 1
 
 
 def test_a_log_is_cut_where_it_was_broken(tmp_path: Path) -> None:
