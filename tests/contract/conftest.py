@@ -53,12 +53,20 @@ def targets(request: pytest.FixtureRequest) -> dict[str, str]:
     return given
 
 
+@pytest.fixture(scope="session")
+def starter_indexes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first service that needs the starter catalogue's indexes builds them; the others find them there."""
+    return tmp_path_factory.mktemp("catalogue")
+
+
 @pytest.fixture
-def settings(targets: dict[str, str], tmp_path: Path) -> Settings:
+def settings(targets: dict[str, str], tmp_path: Path, starter_indexes: Path) -> Settings:
     """A home of the test's own; with a target, the environment's settings, so that both see one store."""
     if targets:
         return Settings()
-    return Settings(home=tmp_path / "home", openai_base_url="", openai_api_key="", hub_offline=True)
+    return Settings(
+        home=tmp_path / "home", catalogue=starter_indexes, openai_base_url="", openai_api_key="", hub_offline=True
+    )
 
 
 @pytest.fixture(scope="session")
