@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from services.dataset_retriever.flatten import Column, as_text, first_option, flatten, value_at
+from services.dataset_retriever.flatten import Column, as_text, first_option, flatten, has_options, value_at
 from services.dataset_retriever.rules import by_rules, is_known_output, tells_nothing, usable_columns
 from services.kit.errors import BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable
 from services.kit.llm import Ask, Message, Schema, Session
@@ -28,6 +28,8 @@ _SHOWN_ROWS, _SHOWN_CHARACTERS, _SHOWN_COLUMNS = 3, 200, 60
 # A sample of fewer rows proves nothing.
 _LEAST_ROWS = 5
 _MOST_INPUTS = 12
+# A longer name, or one with line breaks, is not shown to the LLM.
+_NAME_CHARACTERS = 100
 
 
 class Fit(IntEnum):
@@ -56,6 +58,7 @@ async def propose(
     usable = usable_columns(columns, rows)
     ruled = by_rules(columns, rows, spec)
     own = Columns(ruled.inputs, ruled.output, ruled.why)
+    usable = [column for column in usable if column.name.isprintable() and len(column.name) <= _NAME_CHARACTERS]
     if session is None or len(usable) < 2:
         return own
     try:
@@ -109,11 +112,21 @@ def _checked(
     why = " ".join(value["why"].split())[:300]
     if not inputs and not output:
         return Columns((), "", why or "The LLM says that no columns fit.")
-    wrong = verified(inputs, output, usable, rows)
+    wrong = verified(inputs, output, usable, rows) or _without_options(inputs, output, usable, own)
     if wrong:
         return _with_note(own, f"The LLM's proposal does not hold: {wrong}.")
     fit = Fit.PART if value["fit"] == "part" else Fit.WHOLE
     return Columns(inputs, output, why or "The LLM chose them.", fit, why if fit == Fit.PART else "")
+
+
+def _without_options(inputs: Sequence[str], output: str, usable: Sequence[Column], own: Columns) -> str:
+    """What is wrong where the output is a key to options that are left out; "" where it is none."""
+    by_name = {column.name: column for column in usable}
+    given, ruled = ([by_name[name] for name in names if name in by_name] for names in (inputs, own.inputs))
+    wanted = by_name[output]
+    if output != own.output or not has_options(ruled, wanted) or has_options(given, wanted):
+        return ""
+    return f"{output} is a key to options that are not among the inputs"
 
 
 def _with_note(columns: Columns, note: str) -> Columns:
@@ -164,8 +177,8 @@ def _messages(usable: Sequence[Column], rows: Sequence[Mapping[str, Any]], spec:
 
 
 def _listed(column: Column) -> str:
-    labels = f" ({', '.join(column.class_names[:20])[:300]})" if column.class_names else ""
-    return f"{column.name[:100]}: {column.type[:100]}{labels}"
+    labels = f" {json.dumps(column.class_names[:20], ensure_ascii=False)[:300]}" if column.class_names else ""
+    return f"{column.name}: {column.type[:100]}{labels}"
 
 
 def _cell(row: Mapping[str, Any], column: Column, columns: int) -> str:
