@@ -110,12 +110,18 @@ def _open(name: str, config: str, instruction: str, revision: str, line: Line) -
         each = -(-most // min(len(found), _SPREAD_FILES)) if most else None
         left = most
         for file in found:
-            with _told(name, line), contextlib.closing(rows_of([file], tally, columns, plan.layout)) as rows:
-                for number, row in enumerate(rows):
-                    if number == each or (most and left == 0):
-                        break
-                    left -= 1
-                    yield labelled(row, kinds)
+            try:
+                with _told(name, line), contextlib.closing(rows_of([file], tally, columns, plan.layout)) as rows:
+                    for number, row in enumerate(rows):
+                        if number == each or (most and left == 0):
+                            break
+                        left -= 1
+                        yield labelled(row, kinds)
+            except FailedPrecondition as error:
+                # Nobody here can mend one file of a dataset that is good otherwise.
+                if error.reason == "GATED" or tally.good <= tally.dropped.total():
+                    raise
+                tally.left_out.append(f"Not all of {file.name} was read: {error.message}")
 
     return Source(
         configs=plan.configs,
@@ -132,22 +138,34 @@ def _open(name: str, config: str, instruction: str, revision: str, line: Line) -
 
 def _plan(name: str, config: str, instruction: str, info: Any, copy: str, api: Any, line: Line) -> _Plan:
     """The files as they lie, where they can be read; else the hub's copy; that at once where its commit is `copy`."""
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    ruled_out: Exception | None = None
     paths = [sibling.rfilename for sibling in info.siblings or []]
     script = next((path for path in paths if path == f"{name.rpartition('/')[2]}.py"), "")
     readable = [path for path in paths if format_of(path) and PurePosixPath(path).name not in _ABOUT]
     if copy:
         why = "as it was looked at"
     elif not script and readable:
-        plan = _as_it_lies(name, config, instruction, info.sha, line)
-        if all(format_of(path) for paths in plan.files.values() for path in paths):
-            return plan
-        why = "some of its files are in a format that is not read here"
+        try:
+            plan = _as_it_lies(name, config, instruction, info.sha, line)
+        except DatasetNotFoundError:
+            raise
+        except (DatasetsError, ValueError, TypeError, KeyError, FileNotFoundError) as error:
+            ruled_out = error
+            why = "its files follow no rule that `datasets` knows"
+        else:
+            if all(format_of(path) for paths in plan.files.values() for path in paths):
+                return plan
+            why = "some of its files are in a format that is not read here"
     else:
         script = script or next((path for path in paths if path.endswith(".py")), "")
         why = f"it is loaded by its own program {script}, which is not run" if script else "it has no file of rows"
     converted = _converted(name, config, instruction, why, copy, api, line)
     if converted is not None:
         return converted
+    if ruled_out is not None:
+        raise ruled_out
     if script:
         raise FailedPrecondition(
             "SCRIPT_ONLY",

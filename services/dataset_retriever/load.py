@@ -179,7 +179,7 @@ def open_source(wanted: Wanted, context: WorkerContext, caps: Caps) -> Source:
     from services.dataset_retriever import hub
 
     hub.prepare(context.settings)
-    line = Line(context.settings, context.raise_if_stopping, caps)
+    line = Line(context.settings, context.raise_if_stopping, caps, context.report)
     return hub.open_hub(name, wanted.config, wanted.instruction, wanted.revision, line)
 
 
@@ -213,6 +213,7 @@ class _Reading:
         self._wanted, self._most = wanted, most
         self._caps, self._context = caps, context
         self._cut = 0
+        self._left_out: list[str] = []
         self._ended: dict[str, int] = {}
         # A column is read by the first part of its name, or, where that is no column, by the whole of it.
         self._columns = {part for column in (*inputs, output) for part in (column.name, column.name.partition(".")[0])}
@@ -246,6 +247,7 @@ class _Reading:
             self.stopped = reached
             self._ended[split] = number
         self.dropped.update(tally.dropped)
+        self._left_out += tally.left_out
         return [flat for _, flat in sorted(kept, key=lambda item: item[0])]
 
     def notes(self, id: str) -> list[str]:
@@ -261,7 +263,7 @@ class _Reading:
         if self._cut:
             many = "1 input" if self._cut == 1 else f"{self._cut:,} inputs"
             found.append(f"Of {id}, {many} had more than {MAX_CHARACTERS:,} characters, and what follows them was cut.")
-        return found
+        return [*found, *self._left_out]
 
     def _usable(self, row: Mapping[str, Any]) -> Any:
         """The row as text, or None, with the reason counted."""

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from services.kit.errors import P2MError, Unavailable
 from services.kit.settings import Settings
+from services.kit.values import Progress
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ BLOCK_BYTES = 1 << 20
 MOST_AHEAD = 8
 KEPT_BYTES = 4 << 30
 TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
 
 _POLL_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
@@ -70,20 +72,31 @@ class Caps:
 
 
 class Line:
-    """A job's way to the hub. `stop` raises where the job is to end; it is called every 0.1 s."""
+    """A job's way to the hub. `stop` raises where the job is to end; it is called every 0.1 s. `report` tells a person
+    what is waited for."""
 
-    def __init__(self, settings: Settings, stop: Callable[[], None], caps: Caps) -> None:
-        from huggingface_hub.utils import get_session, get_token, set_client_factory
+    def __init__(
+        self,
+        settings: Settings,
+        stop: Callable[[], None],
+        caps: Caps,
+        report: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        import httpx2
+        from huggingface_hub.utils import get_token, set_client_factory
 
         self.settings = settings
         self.caps = caps
         self.token = settings.hub_token.get_secret_value() or get_token()
         self.folder = settings.home_folder / "downloads" / "blocks"
         self._stop = stop
+        self._report = report
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._answered = False
-        client, hooks = type(get_session()), {"response": [self._look_at]}
-        set_client_factory(lambda: client(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT_S))
+        timeout = httpx2.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        hooks = {"response": [self._look_at]}
+        # Its own client waits without end for a server that has fallen silent.
+        set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
         threading.Thread(target=self._work, daemon=True).start()
         _prune(self.folder, KEPT_BYTES)
 
@@ -104,6 +117,8 @@ class Line:
                 wait = max(wanted, pause)
                 if time.monotonic() + wait > until:
                     raise self._given_up(error, wait) from error
+            if wanted >= 1:
+                self._report(Progress(message=f"The hub asks to wait {wanted:.0f} s"))
             self.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -176,7 +191,8 @@ class Line:
                 return _told_to_wait(one.response.headers) or 0.0
             if isinstance(one, httpx2.TransportError | _CutShort):
                 # A hub that has never answered is away, not busy.
-                return 0.0 if self._answered or not isinstance(one, httpx2.ConnectError) else None
+                away = isinstance(one, httpx2.ConnectError | httpx2.ConnectTimeout)
+                return 0.0 if self._answered or not away else None
         return None
 
     def _given_up(self, error: BaseException, wait: float) -> P2MError:

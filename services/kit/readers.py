@@ -66,6 +66,8 @@ class Tally:
     good: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     first: InvalidArgument | None = None
+    left_out: list[str] = field(default_factory=list)
+    """Whole files that were left out, a sentence each; for who reads several files."""
 
     def bad(self, reason: str, short: str, message: str) -> None:
         self.dropped[short] += 1

@@ -127,6 +127,8 @@ def _fill(hub: Hub) -> dict[str, Repository]:
     add("zipped", {"train.csv": b"PK\x03\x04" + bytes(100)})
     add("web_page", {"train.jsonl": b"<!DOCTYPE html><html>Sign in</html>"})
     add("bomb", {"train.jsonl.gz": gzip.compress(bytes(400 << 20))})
+    add("one_bad_of_three", {"a.parquet": _parquet(FEW), "b.parquet": _parquet(FEW)[:-30], "c.parquet": _parquet(FEW)})
+    add("two_formats", {"train.csv": b"q,l\na,b\n", "test.jsonl": _jsonl(FEW)}, branches={"refs/convert/parquet": copy})
     add("half_bad", {"train.jsonl": b'{"q": "a", "l": "b"}\n\xff\xfe\n{"q": "a", "l": "b"}\n'})
     hub.aliases["old"] = "acme/as_csv"
     hub.tokens = {"hf_secret": {"acme/gated", "acme/private"}, "hf_stranger": set()}
@@ -186,6 +188,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
                 "no_revision": _load(folder, "configs", revision="v9"),
                 "labels": _load(folder, "labels", columns=(("text",), "label")),
                 "few_of_many": _load(folder, "many", max_rows=20),
+                "one_bad_of_three": _load(folder, "one_bad_of_three"),
+                "two_formats": _load(folder, "two_formats"),
                 "look_pictures": Job(Wanted({"id": "acme/pictures"})),
                 "by_datasets": Job(Wanted({"id": "acme/clean"}), by_datasets=True),
             }
@@ -370,6 +374,19 @@ def test_a_hostile_file_is_one_clear_error(world: World, name: str, reason: str,
     """FAILED_PRECONDITION with the file's name, what it is, and what was wanted."""
     refused = world[name]
     assert (refused.code, refused.reason) == ("FAILED_PRECONDITION", reason) and says in refused.message
+
+
+def test_one_bad_file_of_several_is_left_out(world: World) -> None:
+    """The rows of the good files come, and a note names the bad one and what is wrong with it."""
+    done = world["one_bad_of_three"]
+    assert len(_pairs(done)) == 10 and done.loaded is not None
+    assert any("Not all of b.parquet was read" in note and "Parquet" in note for note in done.loaded.notes)
+
+
+def test_files_that_follow_no_rule_come_from_the_hubs_copy(world: World) -> None:
+    """Where `datasets` itself cannot tell what the files are, the hub's copy is taken, and it is said."""
+    done = world["two_formats"]
+    assert len(_pairs(done)) == 5 and done.loaded is not None and "follow no rule" in done.loaded.notes[0]
 
 
 def test_bad_rows_are_counted(world: World) -> None:
