@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,21 @@ async def test_nothing_is_paid_twice(settings: Settings, artifacts: Artifacts) -
         first = await _adapted(settings, artifacts, teacher)
         asked = len(teacher.requests)
         assert await _adapted(settings, artifacts, teacher) == first and len(teacher.requests) == asked
+
+
+async def test_what_was_killed_goes_on(settings: Settings, artifacts: Artifacts) -> None:
+    """Stopped midway and run again: what was answered is not asked again, only what was on its way may be."""
+    rows = [Row(f"A long story number {n}.", f"blue{n}", "theirs") for n in range(60)]
+    async with ScriptedTeacher({"plan": PLAN, "rows": rewritten}, latency=0.03) as teacher:
+        first = asyncio.create_task(_adapted(settings, artifacts, teacher, rows=rows))
+        while teacher.count["answered"] < 5:
+            await asyncio.sleep(0.005)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        found = await _adapted(settings, artifacts, teacher, rows=rows)
+    assert len(found.rows) == 60 and found.complete
+    assert teacher.by_schema["plan"] == 1 and len(teacher.requests) <= 1 + 12 + 2
 
 
 async def test_a_spent_budget_keeps_what_there_is(settings: Settings, artifacts: Artifacts) -> None:
