@@ -7,16 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from p2m.common.v1 import common_pb2 as common
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2 as pb
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2_grpc as rpc
 
-from catalogue import build
-from services.kit import worker
+from catalogue.dataset_cards import dataset_text
+from catalogue.facts import facts
+from services.kit import embed, licences, locations
 from services.kit.artifacts import Artifacts
 from services.kit.channel import stream, unary
 from services.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, P2MError
+from services.kit.index import save
 from services.kit.settings import Settings
 from services.kit.values import Artifact, Progress, Row
 from services.kit.wire import from_message, to_message
@@ -24,6 +27,9 @@ from tests.contract.conftest import Connect
 from tests.support.teacher import ScriptedTeacher
 
 DATES = common.PromptSpec(instruction="Find the date in a sentence and write it in digits: year, month, day.")
+
+
+OWN = Settings(openai_base_url="", openai_api_key="", hub_offline=True)
 
 
 async def _stub(connect: Connect, **changes: Any) -> rpc.DatasetRetrieverServiceStub:
@@ -65,6 +71,44 @@ async def test_a_search_that_cannot_be(connect: Connect, run_name: str) -> None:
         with pytest.raises(InvalidArgument) as raised:
             await unary(stub.Search, request)
         assert raised.value.field == field
+
+
+async def test_what_is_asked_of_a_dataset_holds(connect: Connect, run_name: str) -> None:
+    """Each candidate is known to satisfy every filter, or has a flag that says what is not known of it; what is left
+    out has its reason, is in neither list twice, and is counted in a note."""
+    stub = await _stub(connect)
+    filters = pb.Filters(languages=["en"], licence="permissive", max_size_bytes=10**8, task="summarization")
+    request = pb.SearchRequest(request_id=f"{run_name}/filtered", spec=DATES, k=1000, filters=filters)
+    found = await unary(stub.Search, request)
+    for candidate in found.candidates:
+        known = (
+            "en" in candidate.languages,
+            bool(candidate.licence) and licences.allows(candidate.licence, "permissive"),
+            0 < candidate.size_bytes <= 10**8,
+            "summarization" in candidate.tasks,
+        )
+        assert sum(not one for one in known) <= len(candidate.flags), candidate.id
+    kept, out = ([one.id for one in found.candidates], [one.id for one in found.excluded])
+    assert len({*kept, *out}) == len(kept) + len(out) and len(out) <= 20
+    assert all(one.reason for one in found.excluded)
+    assert not out or any("Left out" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("field", "filters"),
+    [
+        ("filters.languages", pb.Filters(languages=["klingon"])),
+        ("filters.licence", pb.Filters(licence="free")),
+        ("filters.max_size_bytes", pb.Filters(max_size_bytes=-1)),
+        ("filters.task", pb.Filters(task="make it short")),
+    ],
+)
+async def test_filters_that_cannot_be(connect: Connect, run_name: str, field: str, filters: pb.Filters) -> None:
+    """A language, licence, size or task that is none is INVALID_ARGUMENT with the field's name."""
+    stub = await _stub(connect)
+    with pytest.raises(InvalidArgument) as raised:
+        await unary(stub.Search, pb.SearchRequest(request_id=f"{run_name}/wrong", spec=DATES, filters=filters))
+    assert raised.value.field == field
 
 
 async def test_an_unknown_dataset_is_not_found(connect: Connect, run_name: str) -> None:
@@ -119,26 +163,24 @@ UNUSABLE: list[tuple[dict[str, Any], tuple[str, str], type[P2MError]]] = [
 ]
 
 
-async def _catalogue(folder: Path) -> Path:
-    """The index of a catalogue with one dataset for each case of UNUSABLE."""
+def _catalogue(folder: Path) -> Path:
+    """The index of a catalogue with one dataset for each case of UNUSABLE, and with none of the starter's."""
     entries = []
     for number, (row, _, _) in enumerate(UNUSABLE):
         (folder / f"rows{number}").mkdir()
         (folder / f"rows{number}" / "train.jsonl").write_text(json.dumps(row) + "\n")
-        entries.append({"id": f"mine{number}", "description": "Messages.", "location": f"folder:rows{number}"})
-    (folder / "datasets.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    own = Settings(home=folder, openai_base_url="", openai_api_key="", hub_offline=True)
-    encoder = worker.Resident("services.kit.embed:Encoder", own)
-    try:
-        await build.build_one("datasets", [folder / "datasets.jsonl"], folder / "index", own, encoder=encoder)
-    finally:
-        await encoder.stop()
+        entries.append({"id": f"mine{number}", "description": "Messages.", "location": f"folder:{folder}/rows{number}"})
+    texts, digest = [dataset_text(entry) for entry in entries], embed.digest(locations.resolve(OWN.encoder, OWN))
+    save(
+        folder / "index" / "datasets", entries, texts, np.eye(384, dtype=np.float32)[: len(entries)],
+        facts=facts("datasets", entries), source="given:tests", encoder=digest,
+    )  # fmt: skip
     return folder / "index"
 
 
 async def test_columns_that_cannot_be_loaded(connect: Connect, run_name: str, tmp_path: Path) -> None:
     """Missing, all None, nested and empty columns each have a clear error that names the dataset."""
-    stub = await _stub(connect, catalogue=str(await _catalogue(tmp_path)))
+    stub = await _stub(connect, catalogue=str(_catalogue(tmp_path)))
     for number, (_, (given, wanted), error) in enumerate(UNUSABLE):
         request = pb.RetrieveRequest(
             request_id=f"{run_name}/{number}", dataset=f"mine{number}", input_columns=[given], output_column=wanted
