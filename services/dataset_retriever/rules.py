@@ -171,7 +171,7 @@ def _usual(columns: Sequence[Seen]) -> Callable[[Seen], float]:
             found = max(found, LABEL.get(last, 0.0))
         if full == "query" and asks:
             found = 6.0
-        if column.is_empty and found < 7.5:
+        if column.is_empty and found < 7.5 and not (column.kind == "label" and LABEL.get(last, 0.0) >= 4):
             return 0.0
         return max(0.0, found - sum(LESS.get(word, 0.0) for word in column.path))
 

@@ -51,7 +51,7 @@ LAST = _weighted({
     5: "directions lex annotations",
     4: "line headline paraphrase cefr categories aspects",
 })  # fmt: skip
-ANY = _weighted({6.5: "simple simplified edited coherent corrected fixed compressed", 5: "final", 4: "expanded"})
+ANY = _weighted({6.5: "sparql simple simplified edited coherent corrected fixed compressed", 5: "final", 4: "expanded"})
 LABEL = _weighted({8.5: "category topic topics class", 5: "genre", 4: "language", 2: "type aspect", 1: "source"})
 TAG = _weighted({8: "ner upos labels", 7.5: "pos", 7: "chunk nested tags", 6: "xpos", 5: "lemmas deprel"})
 # An answer's spellings and parts come after its own text; what is no answer comes nowhere.
