@@ -11,7 +11,9 @@ from p2m.dataset_retriever.v1 import dataset_retriever_pb2
 from p2m.model_retriever.v1 import model_retriever_pb2
 from p2m.run.v1 import run_pb2
 
+from orchestrator import constraints
 from orchestrator.amounts import bytes_text
+from orchestrator.plain import plain
 from services.kit.errors import InvalidArgument
 
 # Without an LLM to judge, a dataset is taken only when its description is this close to the task.
@@ -108,7 +110,10 @@ def _label(candidate: Any, more: str) -> str:
 
 def _left_out(search: Any) -> list[str]:
     """What the search has to say, and the best of those that it left out, each with the reason."""
-    return [*search.notes, *(f"Left out: {one.id}. {one.reason}" for one in search.excluded[:3])]
+    counts = f"Left out, of those that rank high: {constraints.counted(plain(search)['excluded'])}."
+    told = any(note.startswith("Left out") for note in search.notes)
+    said = [*([counts] if search.excluded and not told else []), *search.notes]
+    return [*said, *(f"Left out: {one.id}. {one.reason}" for one in search.excluded[:3])]
 
 
 def _cosine(candidate: dataset_retriever_pb2.DatasetCandidate) -> float:

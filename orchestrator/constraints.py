@@ -5,13 +5,15 @@ codes               languages as ISO 639-1
 of_models           the options as the model search takes them
 of_datasets         ... and as the dataset search takes them
 asked_for           {"model": "at most 300 MB, permissive licence", "dataset": ...}, only what was asked
+counted             how many were left out for which reason
 other_licence       why a dataset's licence, once it is known, is not what was asked for; "" where it is
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2
 from p2m.model_retriever.v1 import model_retriever_pb2
@@ -100,6 +102,15 @@ def asked_for(options: run_pb2.RunOptions) -> dict[str, str]:
             ]
         ),
     }
+
+
+def counted(excluded: Sequence[Mapping[str, str]]) -> str:
+    """How many were left out for which reason, the most frequent first: "3 (wanted ja), 1 (the limit is 0.30 GB)".
+
+    A reason says what is, then, after a semicolon, what was wanted; by the latter alike ones are told.
+    """
+    kinds = Counter(one["reason"].rpartition(";")[2].strip().rstrip(".") for one in excluded)
+    return ", ".join(f"{count} ({kind})" for kind, count in kinds.most_common())
 
 
 def other_licence(dataset: str, licence: str, options: run_pb2.RunOptions) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator import charts
+from orchestrator import charts, constraints
 from orchestrator.amounts import bytes_text, count_text, dollars_text, seconds_text
 from orchestrator.report_page import PAGE, STYLE
 
@@ -407,6 +407,9 @@ def _search_notes(record: dict[str, Any], what: str) -> list[str]:
     """What was asked for, then what the search said of itself."""
     asked = (record.get("asked_for") or {}).get(what) or ""
     notes = (record.get("search_notes") or {}).get(f"{what}s") or []
+    out = record.get(f"excluded_{what}s") or []
+    if out and not any(note.startswith("Left out") for note in notes):
+        notes = [f"Left out, of those that rank high: {constraints.counted(out)}.", *notes]
     return [*([f"Asked for: {asked}."] if asked else []), *notes]
 
 

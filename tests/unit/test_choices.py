@@ -51,10 +51,18 @@ def test_each_model_says_what_it_is_and_why() -> None:
                 id="t5", why="Its card fits.", size_bytes=240_000_000, cpu_latency_ms=41.6, licence="mit"
             )
         ],
-        excluded=[models.ExcludedModel(id="big", reason="Its weights take 5 GB.")],
+        excluded=[
+            models.ExcludedModel(id="big", reason="Its weights take 5 GB; the limit is 3 GB."),
+            models.ExcludedModel(id="bigger", reason="Its weights take 9 GB; the limit is 3 GB."),
+            models.ExcludedModel(id="de", reason="It is for de; wanted ja."),
+        ],
     )
     shown = _shown(model_question(search))
-    assert "t5 (mit; 240 MB; 42 ms): Its card fits." in shown and "Left out: big. Its weights take 5 GB." in shown
+    assert (
+        "t5 (mit; 240 MB; 42 ms): Its card fits." in shown
+        and "Left out: big. Its weights take 5 GB; the limit is 3 GB." in shown
+    )
+    assert "Left out, of those that rank high: 2 (the limit is 3 GB), 1 (wanted ja)." in shown
 
 
 def test_ten_rows_are_shown_before_the_columns_are_chosen() -> None:
