@@ -83,7 +83,6 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
         "google/flan-t5-base", "$0.0082", "gpt-4o-mini", "in the test split and were taken out", "--seed 7",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "Apache-2.0", "at most 99.1 %",
         "Asked for: at most 300 MB, permissive licence.", "Left out 12 of 49 datasets: 12 not permissive.",
-
         "Left out, of those that rank high: 1 (it is on the hub, which is out of reach).",
         "hate/speech", "cc-by-nc-4.0", "apache-2.0; en; 120 kB", "It is gated",
     ):  # fmt: skip
