@@ -65,12 +65,16 @@ def explained() -> Iterator[None]:
 
 
 def rows_of(
-    found: Iterable[Path | DataFile], tally: Tally, columns: Collection[str] | None, layout: Layout = AS_IT_LOOKS
+    found: Iterable[Path | DataFile],
+    tally: Tally,
+    columns: Collection[str] | None,
+    layout: Layout = AS_IT_LOOKS,
+    most: int = 0,
 ) -> Generator[dict[str, Any], None, None]:
     """The rows of several files. FailedPrecondition where one cannot be read, or more rows are bad than good."""
     with explained():
         for file in found:
-            for _, row in records(file, bad=tally.bad, columns=columns, layout=layout):
+            for _, row in records(file, bad=tally.bad, columns=columns, layout=layout, most=most):
                 tally.good += 1
                 yield row
         tally.check()

@@ -44,6 +44,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _SNIFFED_LINES = 20
 _BATCH_BYTES = 32 << 20
 _CHUNK = 1 << 16
+_SPREAD_GROUPS = 8
 _FEW = 100
 # The begin of {"version": "1.1", "data": [{...: rows inside one object.
 _DOCUMENT = re.compile(rb'\s*\{(\s*"[^"]*"\s*:\s*("[^"]*"|[\d.]+)\s*,)*\s*"[^"]*"\s*:\s*\[\s*\{')
@@ -114,9 +115,12 @@ def format_of(name: str) -> str:
 
 
 def records(
-    file: Path | DataFile, *, bad: Bad = refuse, columns: Collection[str] | None = None, layout: Layout = AS_IT_LOOKS
-) -> Records:
+    file: Path | DataFile, *, bad: Bad = refuse, columns: Collection[str] | None = None,
+    layout: Layout = AS_IT_LOOKS, most: int = 0,
+) -> Records:  # fmt: skip
     """(line or row number from 1, row) of one data file. `columns`: of Parquet, read only these.
+
+    `most`: the caller takes so many rows (0: all). Of a Parquet file with more they come from all over it.
 
     InvalidArgument (WRONG_FORMAT, NOT_GZIP, UNPACKS_TOO_FAR, NOT_UTF8, BAD_JSON, BAD_CSV, NO_HEADER, BAD_PARQUET,
     LINE_TOO_LONG, TOO_DEEP) and NotFound.
@@ -128,7 +132,7 @@ def records(
     try:
         with file.open() as raw:
             if kind == ".parquet":
-                yield from _parquet(raw, file.name, columns, bad)
+                yield from _parquet(raw, file.name, columns, bad, most)
                 return
             with unpacked(raw, file.name) as packed:
                 table = kind in (".csv", ".tsv", TEXT)
@@ -426,16 +430,16 @@ def _numbered(name: str) -> Iterator[str]:
 # -- Parquet
 
 
-def _parquet(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad) -> Records:
+def _parquet(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad, most: int) -> Records:
     try:
         if raw.read(4) == b"PAR1":
-            yield from _row_groups(raw, name, columns, bad)
+            yield from _row_groups(raw, name, columns, bad, most)
             return
         raw.seek(0)
         # Its footer is at its end, so a packed one must be unpacked whole, and not into memory.
         with unpacked(raw, name) as stream, tempfile.TemporaryFile() as whole:
             shutil.copyfileobj(stream, whole, 1 << 20)
-            yield from _row_groups(whole, name, columns, bad)
+            yield from _row_groups(whole, name, columns, bad, most)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         why = " ".join(str(error).split())[:200]
         raise InvalidArgument(
@@ -450,7 +454,7 @@ def _parquet(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Ba
         ) from error
 
 
-def _row_groups(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad) -> Records:
+def _row_groups(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad, most: int) -> Records:
     raw.seek(0)
     # Pages are read as they are needed: a row group can be larger than the memory.
     file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
@@ -458,15 +462,30 @@ def _row_groups(raw: IO[bytes], name: str, columns: Collection[str] | None, bad:
     if any(_arrow_depth(one.type) > MAX_DEPTH for one in schema):
         raise InvalidArgument("TOO_DEEP", f"{name} has a column nested deeper than {MAX_DEPTH} levels; no example is.")
     wanted = None if columns is None else [column for column in schema.names if column in columns]
-    number = 0
-    for group in range(file.num_row_groups):
+    begins = [0, *itertools.accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))]
+    groups = _spread(begins, most)
+    for group in groups:
         about = file.metadata.row_group(group)
         size = max(1, min(1024, _BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)))
+        number, end = begins[group], begins[group + 1]
+        if len(groups) < file.num_row_groups:
+            end = min(end, number - (-most // len(groups)))
         for batch in file.iter_batches(size, row_groups=[group], columns=wanted, use_threads=False):
-            for row in _plain_rows(batch, name, number, bad):
+            for row in _plain_rows(batch.slice(0, end - number), name, number, bad):
                 number += 1
                 if row is not None:
                     yield number, row
+            if number >= end:
+                break
+
+
+def _spread(begins: Sequence[int], most: int) -> Sequence[int]:
+    """The row groups to read for `most` rows: all where they hold no more, else enough of them, evenly spread."""
+    number = len(begins) - 1
+    if not most or begins[-1] <= most:
+        return range(number)
+    chosen = min(number, max(_SPREAD_GROUPS, -(-most * number // begins[-1])))
+    return [place * number // chosen for place in range(chosen)]
 
 
 def _plain_rows(batch: pa.RecordBatch, name: str, number: int, bad: Bad) -> Iterator[dict[str, Any] | None]:

@@ -266,6 +266,18 @@ def test_a_wide_row_group_is_read_page_by_page() -> None:
     rows.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("groups", "most"), [(1, 100), (4, 100), (20, 100), (100, 300), (20, 1000), (20, 5000)])
+def test_some_rows_of_a_parquet_file_come_from_all_over_it(groups: int, most: int) -> None:
+    """Of more rows than are taken those of row groups spread over the file come, with their own numbers, in order."""
+    data = _parquet(pa.table({"n": range(1000)}), row_group_size=1000 // groups)
+    found = list(records(_file("a.parquet", data), most=most))
+    assert all(number == row["n"] + 1 for number, row in found)
+    assert [number for number, _ in found] == sorted({number for number, _ in found})
+    assert len(found) >= min(most, 1000)
+    if groups >= 8:
+        assert len({number // 100 for number, _ in found}) >= 8
+
+
 def test_too_deep_a_schema_is_refused() -> None:
     """A Parquet column nested beyond measure is refused from its schema, before a value is read."""
     value: Any = "x"
