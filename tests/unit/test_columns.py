@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
 
 from services.dataset_retriever.columns import Fit, propose, verified
-from services.dataset_retriever.flatten import columns_of
+from services.dataset_retriever.flatten import columns_of, flatten
 from services.dataset_retriever.rules import by_rules, usable_columns
 from services.kit.artifacts import Artifacts
 from services.kit.llm import Teacher
@@ -83,6 +89,50 @@ def test_the_task_turns_the_mapping_round() -> None:
 def _chosen(columns: Any, spec: PromptSpec | None = None, rows: Any = ()) -> tuple[tuple[str, ...], str]:
     found = by_rules(columns, rows, spec)
     return found.inputs, found.output
+
+
+def test_every_known_schema_gets_a_sound_answer(shared: Path) -> None:
+    """Of 756 real datasets the proposed columns exist, the output is none of the inputs, and nothing breaks."""
+    with gzip.open(shared / "data/catalogue/datasets.jsonl.gz", "rt", encoding="utf-8") as lines:
+        found = [entry["configs"][0] for entry in map(json.loads, lines) if entry["configs"]]
+    assert len(found) == 756
+    for config in found:
+        columns = columns_of(config["features"], config.get("class_names") or {})
+        _is_sound(columns, *_chosen(columns))
+
+
+def _is_sound(columns: Any, inputs: tuple[str, ...], output: str) -> None:
+    names = {column.name for column in columns}
+    assert bool(inputs) == bool(output) and output not in inputs
+    assert names.issuperset(inputs) and (not output or output in names)
+
+
+TELLING = """
+    text label answers answer.text question options sol1 sol2 id tokens ner_tags translation.de en ja_x ja.. . _ ümlaut
+    家 context.text answerKey score Label2 a.b.c
+"""
+NAMES = st.sampled_from(TELLING.split()) | st.text(max_size=12)
+KINDS = st.sampled_from(
+    ["string", "class_label", "list<class_label>", "int64", "bool", "list<string>", "list<list<string>>", "float32",
+     "translation<de,en>", "struct<a: string>", "list<struct<text: string>>", "image", "null"]
+)  # fmt: skip
+CELLS = st.none() | st.text(max_size=8) | st.integers(-2, 5) | st.lists(st.text(max_size=3), max_size=3)
+
+
+@given(
+    features=st.dictionaries(NAMES, KINDS, max_size=6), cells=st.lists(CELLS, min_size=6, max_size=6), task=st.text()
+)
+@settings_of(max_examples=300, deadline=None)
+def test_no_schema_breaks_the_rules(features: dict[str, str], cells: list[Any], task: str) -> None:
+    """Any names, types, cells and task give columns that are there, or none; and the rows flatten to text."""
+    columns = columns_of(features, {"label": ["a", "b"]})
+    rows = [dict(zip(features, cells[n:] + cells[:n], strict=False)) for n in range(6)]
+    spec = PromptSpec(task, (Demonstration(task, "a"),))
+    inputs, output = _chosen(columns, spec, rows)
+    _is_sound(columns, inputs, output)
+    by_name = {column.name: column for column in columns}
+    for row in rows if output else ():
+        assert isinstance(flatten(row, [by_name[name] for name in inputs], by_name[output]).output, str)
 
 
 GERMAN = ["Das ist ein Haus und das ist der Garten.", "Wir haben heute nicht viel Zeit.", "Ich möchte bitte zahlen."]
