@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from catalogue import build, stored
 from services.kit import index, worker
-from services.kit.errors import P2MError, Unavailable
+from services.kit.errors import Cancelled, DataLoss, P2MError, Unavailable
 from services.kit.index import Index
 from services.kit.settings import Settings
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 # One read of a small file, and one request to the store.
 POLL_S = 1.0
 STORE_POLL_S = 10.0
+# Between two pieces of a file that is checked: searches come first.
+_BREATH_S = 0.01
 
 
 class Live(Generic[T]):
@@ -44,6 +47,7 @@ class Live(Generic[T]):
         self._version = ""
         self._refused = ""
         self._checking: asyncio.Task[None] | None = None
+        self._replaced = threading.Event()
 
     async def start(self) -> None:
         """Opens the index, as build.ready does; raises what it raises."""
@@ -55,10 +59,10 @@ class Live(Generic[T]):
             self._tasks.append(asyncio.create_task(self._follow_store(seen)))
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *([self._checking] if self._checking else [])]
-        for task in tasks:
+        self._replaced.set()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *([self._checking] if self._checking else []), return_exceptions=True)
 
     def get(self) -> T:
         """What `make` made of the version that counts; Unavailable before there is one."""
@@ -71,9 +75,9 @@ class Live(Generic[T]):
     async def _take(self, opened: Index) -> None:
         value = await asyncio.to_thread(self._made, opened)
         self._value, self._version = value, opened.version.name
-        if self._checking:
-            self._checking.cancel()
-        self._checking = asyncio.create_task(self._check(opened.version, opened.manifest))
+        self._replaced.set()
+        self._replaced = threading.Event()
+        self._checking = asyncio.create_task(self._check(opened.version, opened.manifest, self._replaced))
 
     def _made(self, opened: Index) -> T:
         opened.warm()
@@ -96,9 +100,9 @@ class Live(Generic[T]):
                     version.name, self._kind, self._version, reason,
                 )  # fmt: skip
 
-    async def _check(self, version: Path, manifest: index.Manifest) -> None:
+    async def _check(self, version: Path, manifest: index.Manifest, replaced: threading.Event) -> None:
         """Reads what opening a large index does not: every byte of it."""
-        damage = await asyncio.to_thread(_damage, version, manifest)
+        damage = await asyncio.to_thread(_damage, version, manifest, replaced)
         if damage:
             log.error("version %s of the %s is damaged: %s", version.name, self._kind, damage)
 
@@ -115,9 +119,15 @@ class Live(Generic[T]):
             return seen
 
 
-def _damage(version: Path, manifest: index.Manifest) -> str:
+def _damage(version: Path, manifest: index.Manifest, replaced: threading.Event) -> str:
+    def breathe() -> None:
+        if replaced.wait(_BREATH_S):
+            raise Cancelled("CANCELLED", "Another version is served now.")
+
     try:
-        index.check(version, manifest, whole=True)
-    except P2MError as error:
+        index.check(version, manifest, breathe)
+    except DataLoss as error:
         return error.message if version.exists() else ""  # an old one that has been removed meanwhile
+    except Cancelled:
+        pass
     return ""

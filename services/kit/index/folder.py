@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ _STAGING = ".staging-"
 _STALE_S = 24 * 3600.0
 # Hashing more than this at every start would take longer than all else of it.
 _HASHED_BYTES = 256 << 20
-_CHUNK, _PAUSE_S = 4 << 20, 0.01
+_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,17 @@ def described(version: Path) -> tuple[dict[str, str], dict[str, int]]:
     return {name: _digest(version / name) for name in sizes}, sizes
 
 
-def check(version: Path, manifest: Manifest, *, whole: bool = False) -> None:
+def check(version: Path, manifest: Manifest, between: Callable[[], None] | None = None) -> None:
     """DataLoss where a file is missing, has another size, or other bytes.
 
-    The bytes are read only up to 256 MB of files, else with `whole`, which goes slowly, beside other work.
+    The bytes are read only up to 256 MB of files, else where there is something to do `between` every 4 MB: to wait, so
+    that other work goes on, or to raise.
     """
     if _sizes(version) != manifest.sizes:
         raise damaged(version.parent)
-    if whole or sum(manifest.sizes.values()) <= _HASHED_BYTES:
-        pause_s = _PAUSE_S if whole else 0.0
+    if between or sum(manifest.sizes.values()) <= _HASHED_BYTES:
         for name, digest in manifest.files.items():
-            if _digest(version / name, pause_s) != digest:
+            if _digest(version / name, between) != digest:
                 raise damaged(version.parent)
 
 
@@ -168,14 +168,14 @@ def _sizes(version: Path) -> dict[str, int]:
     return {path.relative_to(version).as_posix(): path.stat().st_size for path in files}
 
 
-def _digest(path: Path, pause_s: float = 0.0) -> str:
+def _digest(path: Path, between: Callable[[], None] | None = None) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-                if pause_s:
-                    time.sleep(pause_s)
+                if between:
+                    between()
     except FileNotFoundError:
         return ""
     return digest.hexdigest()
