@@ -14,11 +14,8 @@ _MOST_INPUTS = 4
 _LEAST_ROWS = 5
 
 
-def inputs_of(columns: Sequence[Seen], output: Seen, task: Asked, *, is_key: bool, flipped: bool) -> list[Seen]:
-    """The input columns, in the dataset's order where the output is the usual one.
-
-    `is_key`: the output means one of the options; `flipped`: the task wants another output than the usual one.
-    """
+def inputs_of(columns: Sequence[Seen], output: Seen, *, is_key: bool) -> list[Seen]:
+    """The input columns, in the dataset's order. `is_key`: the output means one of the options."""
     names = [column.name for column in columns]
     options = [column for column in columns if is_options(column.name, output.name) and column.kind == "text"]
     options = [column for column in options if column.listed or column.name.lower().endswith("s")]
@@ -41,13 +38,14 @@ def inputs_of(columns: Sequence[Seen], output: Seen, task: Asked, *, is_key: boo
         return tokens[:1]
     apart = [column for column in content if not siblings(column, output)]
     content = apart if any(not column.words[-1:] or column.words[-1] not in TITLES for column in apart) else content
-    if flipped:
-        told = [column for column in content if concepts(column.words) & task.given and not _gives_away(column, output)]
-        before = _read(content, output, is_key=is_key)
-        if told and output.kind == "text":
-            return told[:_MOST_INPUTS]
-        return (before or [column for column in content if column is not output])[:_MOST_INPUTS] + chosen
     return sorted([*_read(content, output, is_key=is_key)[:_MOST_INPUTS], *chosen], key=columns.index)
+
+
+def turned_round(inputs: Sequence[Seen], columns: Sequence[Seen], output: Seen, task: Asked) -> list[Seen]:
+    """The input columns where the output is one that is usually read: those that the task says are given."""
+    content = [column for column in columns if column is not output and column.kind == "text" and not column.is_empty]
+    told = [column for column in content if concepts(column.words) & task.given and not _gives_away(column, output)]
+    return (told or [*inputs] or content)[:_MOST_INPUTS]
 
 
 def _read(content: Sequence[Seen], output: Seen, *, is_key: bool) -> list[Seen]:

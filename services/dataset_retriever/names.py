@@ -46,6 +46,7 @@ class Seen:
 
 
 def seen_as(column: Column, rows: Sequence[Mapping[str, Any]]) -> Seen:
+    """The column with what its name and its sample rows tell."""
     parts = column.name.split(".")
     generic = len(parts) > 1 and parts[-1].lower() in GENERIC
     told = parts[-2] if generic and not _is_container(parts) else parts[-1]
@@ -74,14 +75,17 @@ def _is_container(parts: Sequence[str]) -> bool:
 
 
 def is_main(column: Seen) -> bool:
+    """Whether its name is that of something that is read."""
     return bool(set(column.words) & MAIN) or ("table" in column.path and bool(set(column.words) & _CELLS))
 
 
 def is_tag(column: Seen) -> bool:
+    """Whether it tags words."""
     return column.listed and (column.kind == "label" or bool(set(column.words) & {"tags", "upos", "xpos", "lemmas"}))
 
 
 def beside(one: Seen, other: Seen) -> bool:
+    """Whether both stand in the same record, or in none."""
     return one.name.rpartition(".")[0] == other.name.rpartition(".")[0]
 
 
@@ -92,6 +96,7 @@ def siblings(one: Seen, other: Seen) -> bool:
 
 
 def language_of(column: Seen) -> str:
+    """The language that ends its name, "original_ja"; "" where none does."""
     return language_code(column.words[-1]) if len(column.words) > 1 and len(column.words[-1]) == 2 else ""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from services.dataset_retriever import languages
 from services.dataset_retriever.flatten import Column, as_text, has_text, value_at
-from services.dataset_retriever.inputs import inputs_of
+from services.dataset_retriever.inputs import inputs_of, turned_round
 from services.dataset_retriever.names import Seen, length, seen_as, siblings
 from services.dataset_retriever.options import is_options, is_pointer, option_family
 from services.dataset_retriever.task import Asked, asked, concepts, name_words
@@ -113,8 +113,11 @@ def _chosen(columns: Sequence[Seen], spec: PromptSpec | None) -> Choice:
         if pair:
             return _choice([pair[0]], pair[1], "By their languages")
         return Choice(why="By their names none of its columns is an output.")
-    flipped = usual is not None and output is not usual
-    inputs = inputs_of(columns, output, task, is_key=weight(output) >= _KEY, flipped=flipped)
+    inputs = inputs_of(columns, output, is_key=weight(output) >= _KEY)
+    if usual is not None and output is not usual:
+        read = inputs_of(columns, usual, is_key=weight(usual) >= _KEY)
+        if output in read or weight(output) == 0:
+            inputs = turned_round(inputs, columns, output, task)
     if not inputs:
         return Choice(why=f"By their names none of its columns goes with {output.name} as the input.")
     return _choice(inputs, output, "By the task's words" if output is not usual else "By their names")

@@ -151,7 +151,7 @@ TURNS = {
 }  # fmt: skip
 # After these comes what is given; after some of them, behind a turning verb, what is wanted.
 GIVEN = _words("""
-    from for given based using about of that which whose when where if whether who why how on with by in at what
+    to from for given based using about of that which whose when where if whether who why how on with by in at what
 """)
 WANTED = _words("into to as by with in")
 NOTHING = _words("""
