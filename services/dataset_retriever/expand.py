@@ -55,10 +55,12 @@ _SYSTEM = (
 
 @dataclass(frozen=True)
 class Expansion:
-    """What to search with beside the task, and a sentence where the LLM had nothing usable."""
+    """What to search with beside the task, and a sentence where the LLM had nothing usable. `answers` is false where
+    the LLM cannot be reached, so that nothing more is asked of it."""
 
     text: str = ""
     note: str = ""
+    answers: bool = True
 
 
 async def expansion(spec: PromptSpec, query: str, session: Session | None) -> Expansion:
@@ -67,7 +69,9 @@ async def expansion(spec: PromptSpec, query: str, session: Session | None) -> Ex
         return Expansion()
     try:
         value = await session.ask(Ask("dataset_card", _messages(spec, query), SCHEMA, 0.0, _TOKENS))
-    except (BudgetExhausted, FailedPrecondition, InvalidArgument, Unavailable) as error:
+    except Unavailable as error:
+        return Expansion("", f"The LLM neither widened the search nor chose: {error.message}", False)
+    except (BudgetExhausted, FailedPrecondition, InvalidArgument) as error:
         return Expansion("", f"The search was not widened by the LLM: {error.message}")
     listed = [*value["tasks"][:_LISTED], *value["datasets"][:_LISTED]]
     names = ", ".join(" ".join(name.split())[:_LISTED_CHARACTERS] for name in listed if name.strip())

@@ -99,7 +99,8 @@ class DatasetRetrieverService(dataset_retriever_pb2_grpc.DatasetRetrieverService
             vector = blended(vector, encoded[card.text])
         index = self._index.get()
         found = await asyncio.to_thread(search, index, query, vector, k, self.settings, filters, joined(card.text))
-        choice = await rerank(found.candidates, spec, session) if session else choose(found.candidates)
+        asked = session if card.answers else None
+        choice = await rerank(found.candidates, spec, asked) if asked else choose(found.candidates)
         response = await asyncio.to_thread(to_message, found, pb.SearchResponse)
         response.chosen, response.chosen_by_llm, response.expansion = choice.chosen, choice.by_llm, card.text
         response.notes.extend([*([card.note] if card.note else []), *choice.notes])

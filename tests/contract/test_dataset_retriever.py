@@ -217,6 +217,15 @@ async def test_a_spent_budget_leaves_the_choice_to_the_scores(connect: Connect, 
         assert not found.chosen_by_llm and not found.expansion
 
 
+async def test_an_llm_out_of_reach_is_asked_once(connect: Connect, run_name: str) -> None:
+    """Where the LLM cannot be reached the scores choose, a note says so, and it is not waited for a second time."""
+    stub = await _stub(connect, openai_base_url="http://127.0.0.1:9/v1", llm_patience_s=1.0)
+    request = pb.SearchRequest(request_id=f"{run_name}/search", spec=DATES, rerank=True)
+    found = await unary(stub.Search, request)
+    assert found.chosen == "p2m/normalise-dates" and not found.chosen_by_llm
+    assert sum("LLM" in note for note in found.notes) == 1
+
+
 ROWS = [Row(f"in {number}", f"out {number}", "theirs", "train") for number in range(5)]
 
 
