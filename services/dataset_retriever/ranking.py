@@ -99,13 +99,23 @@ def rank(
     if not len(index) or k <= 0:
         return []
     task = np.asarray(vector, np.float32)
-    words = index.bm25(query)
+    words = _worded(index.bm25(query), max(_POOL, k), among)
     first = _scored(index, task, words, max(_POOL, k), among, weights)
     best = first.numbers[_order(first.scores, first.numbers)][: min(_BEST, int(len(index) * _BEST_SHARE))]
     if not weights.feedback or not len(best):
         return _listed(index, first, task, words, k)
     moved = _unit(task + weights.feedback * _unit(index.vectors(best).mean(0)))
     return _listed(index, _scored(index, moved, words, max(_POOL, k), among, weights), task, words, k)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """BM25 of every entry, and what is needed of it for as long as the query is the same."""
+
+    scores: Scores
+    best: Numbers
+    mean: float
+    deviation: float
 
 
 @dataclass(frozen=True)
@@ -116,21 +126,25 @@ class _Scored:
     mentions: Scores
 
 
-def _scored(index: Index, vector: Vector, words: Scores, pool: int, among: Mask | None, weights: Weights) -> _Scored:
+def _worded(scores: Scores, pool: int, among: Mask | None) -> _Words:
+    mean, square = float(scores.mean()), float(scores @ scores) / len(scores)
+    best = highest(scores, pool, None if among is None else (scores > 0) & among)
+    return _Words(scores, best, mean, max(0.0, square - mean * mean) ** 0.5)
+
+
+def _scored(index: Index, vector: Vector, words: _Words, pool: int, among: Mask | None, weights: Weights) -> _Scored:
     """Those that may be among the best, and their scores."""
     near, cosines = index.nearest(vector.tolist(), max(pool, _NEAREST), among)
     mentioned = _mentioned(index, vector, near, cosines, among)
-    worded = highest(words, pool, None if among is None else (words > 0) & among)
-    numbers = np.union1d(np.union1d(near, worded), [*mentioned]).astype(np.int64)
+    numbers = np.union1d(np.union1d(near, words.best), [*mentioned]).astype(np.int64)
     if among is not None:
         numbers = numbers[among[numbers]]
     mean, deviation = index.moments(vector.tolist())
     prior = np.asarray(index.fact("prior")[numbers], np.float32)
     mentions = np.log1p(np.asarray([mentioned.get(number, 0.0) for number in numbers.tolist()], np.float32))
     scores = (index.cosines(vector.tolist(), numbers) - mean) / (deviation or 1.0)
-    spread = float(words.std())
-    if spread:
-        scores = scores + weights.bm25 * (words[numbers] - float(words.mean())) / spread
+    if words.deviation:
+        scores = scores + weights.bm25 * (words.scores[numbers] - words.mean) / words.deviation
     total = np.asarray(scores + weights.prior * prior + weights.mentions * mentions, np.float32)
     return _Scored(numbers, total, prior, mentions)
 
@@ -149,9 +163,9 @@ def _mentioned(index: Index, vector: Vector, near: Numbers, cosines: Scores, amo
     return dict(zip(others.tolist(), np.bincount(place, by[named >= 0]).tolist(), strict=True))
 
 
-def _listed(index: Index, scored: _Scored, task: Vector, words: Scores, k: int) -> list[Ranked]:
+def _listed(index: Index, scored: _Scored, task: Vector, words: _Words, k: int) -> list[Ranked]:
     cosines = index.cosines(task.tolist(), scored.numbers)
-    bm25 = words[scored.numbers]
+    bm25 = words.scores[scored.numbers]
     order = _order(scored.scores, scored.numbers)
     fits = ((cosines > 0) | (bm25 > 0))[order]
     return [

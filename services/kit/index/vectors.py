@@ -2,7 +2,7 @@
 
     exact          vectors.faiss        every vector as it is; a query reads them all
     approximate    vectors.faiss        8 bits a dimension, in lists around centroids; a query reads the nearest lists
-                   vectors.f16.npy      16 bits a dimension, in the entries' order: those that the lists gave are
+                   vectors.f16.npy      16 bits a dimension, in the entries' order: the first that the lists gave are
                                         compared anew by them, since 8 bits change places among neighbours
     both           moments.npy          the vectors' mean and covariance
 
@@ -31,6 +31,7 @@ _FILE, _ROWS, _MOMENTS = "vectors.faiss", "vectors.f16.npy", "moments.npy"
 _SAMPLES_A_LIST, _TRAINING_ROUNDS = 40, 8
 _PROBES = 96
 _SPREAD = 4
+_COMPARED = 64
 _BLOCK = 100_000
 
 
@@ -49,6 +50,8 @@ def write(folder: Path, vectors: npt.NDArray[np.float32], approximate: bool, tra
             rows[start : start + _BLOCK] = block
         total += block.sum(axis=0, dtype=np.float64)
         products += block.T @ block
+    if approximate:
+        index.make_direct_map(True)
     mean = total / max(1, number)
     np.save(folder / _MOMENTS, np.vstack([mean, products / max(1, number) - np.outer(mean, mean)]))
     faiss.write_index(index, str(folder / _FILE))
@@ -83,15 +86,18 @@ class Vectors:
         lists = self._index.nlist
         probes = min(lists, max(_PROBES * self._index.ntotal // allowed, _SPREAD * n * lists // allowed))
         parameters = self._faiss.SearchParametersIVF(sel=only, nprobe=probes)
-        numbers = self._index.search(query, min(allowed, n + n // 4 + 30), params=parameters)[1][0]
-        numbers = numbers[numbers >= 0]
-        cosines = self.cosines(vector, numbers)
-        best = np.lexsort((numbers, -cosines))[:n]
+        found = self._index.search(query, min(allowed, max(n, _COMPARED)), params=parameters)
+        numbers, cosines = found[1][0], found[0][0].copy()
+        numbers, cosines = numbers[numbers >= 0], cosines[numbers >= 0]
+        cosines[:_COMPARED] = self._rows.read(numbers[:_COMPARED]) @ query[0]
+        best = np.argsort(-cosines, kind="stable")[:n]
         return numbers[best], cosines[best]
 
     def cosines(self, vector: Sequence[float], numbers: Numbers) -> Scores:
         """The cosine of each of these entries."""
-        found: Scores = self.rows(numbers) @ self._query(vector)[0]
+        # Of an approximate index by 8 bits, which are in memory; the third decimal is the first that may differ.
+        rows = self._index.reconstruct_batch(np.ascontiguousarray(numbers, np.int64))
+        found: Scores = rows @ self._query(vector)[0]
         return found
 
     def rows(self, numbers: Numbers) -> Scores:
