@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.ranking import percent, percentile_ms, read_jsonl, resident_mb
-from catalogue.cards import dataset_text
+from catalogue.dataset_cards import dataset_text
 from services.dataset_retriever.ranking import rank
 from services.kit import embed, index, worker
 from services.kit.settings import Settings
