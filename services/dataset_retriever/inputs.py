@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from services.dataset_retriever.names import Seen, beside, is_main, is_tag, language_of, siblings
 from services.dataset_retriever.options import is_options, option_family
 from services.dataset_retriever.task import Asked, concepts
-from services.dataset_retriever.vocabulary import ANSWERS, FAMILIES, INSTRUCTS, NEVER_GIVEN, REWRITTEN, TARGETS, TITLES
+from services.dataset_retriever.vocabulary import (
+    ANSWERS,
+    FAMILIES,
+    GENERIC,
+    INSTRUCTS,
+    NEVER_GIVEN,
+    REWRITTEN,
+    TARGETS,
+    TITLES,
+)
 
 _MOST_INPUTS = 4
 _LEAST_ROWS = 5
@@ -44,7 +53,8 @@ def inputs_of(columns: Sequence[Seen], output: Seen, *, is_key: bool) -> list[Se
 def turned_round(inputs: Sequence[Seen], columns: Sequence[Seen], output: Seen, task: Asked) -> list[Seen]:
     """The input columns where the output is one that is usually read: those that the task says are given."""
     content = [column for column in columns if column is not output and column.kind == "text" and not column.is_empty]
-    told = [column for column in content if concepts(column.words) & task.given and not _gives_away(column, output)]
+    said = {column.name: concepts((column.path - GENERIC) | {*column.words}) for column in content}
+    told = [column for column in content if said[column.name] & task.given and not _gives_away(column, output)]
     return (told or [*inputs] or content)[:_MOST_INPUTS]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from services.dataset_retriever import languages
 from services.dataset_retriever.flatten import Column, as_text, has_text, value_at
 from services.dataset_retriever.inputs import inputs_of, turned_round
-from services.dataset_retriever.names import Seen, length, seen_as, siblings
+from services.dataset_retriever.names import Seen, is_main, length, seen_as, siblings
 from services.dataset_retriever.options import is_options, is_pointer, option_family
 from services.dataset_retriever.task import Asked, asked, concepts, name_words
 from services.dataset_retriever.vocabulary import (
@@ -43,6 +43,7 @@ from services.kit.values import PromptSpec
 
 _LEAST_ROWS = 5
 _MANY = 3
+_STEM = 5
 # A weight that only the key to a question's options has.
 _KEY = 12.0
 
@@ -113,11 +114,12 @@ def _chosen(columns: Sequence[Seen], spec: PromptSpec | None) -> Choice:
         if pair:
             return _choice([pair[0]], pair[1], "By their languages")
         return Choice(why="By their names none of its columns is an output.")
+    read = inputs_of(columns, usual or output, is_key=weight(usual or output) >= _KEY)
+    if output is usual:
+        output = _instead(usual, columns, read, task)
     inputs = inputs_of(columns, output, is_key=weight(output) >= _KEY)
-    if usual is not None and output is not usual:
-        read = inputs_of(columns, usual, is_key=weight(usual) >= _KEY)
-        if output in read or weight(output) == 0:
-            inputs = turned_round(inputs, columns, output, task)
+    if usual is not None and output is not usual and (output in read or weight(output) == 0):
+        inputs = turned_round(inputs, columns, output, task)
     if not inputs:
         return Choice(why=f"By their names none of its columns goes with {output.name} as the input.")
     return _choice(inputs, output, "By the task's words" if output is not usual else "By their names")
@@ -192,9 +194,10 @@ def _for_task(columns: Sequence[Seen], task: Asked, spec: PromptSpec | None) -> 
         found = usual(column)
         own = concepts(column.words) | ({"label"} if column.kind == "label" and not column.is_empty else set())
         own |= {"score"} if column.kind == "number" and found else set()
-        matched = len(own & task.wanted)
+        matched = len(own & task.wanted) or _begins(own, task.wanted)
         if matched and (column.kind != "text" or not column.is_empty):
-            found += 14 + 2 * matched + 3 * bool(concepts(column.words[-1:]) & task.wanted)
+            head = [word for word in column.words if not word.isdigit()][-1:]
+            found += 14 + 2 * matched + 3 * bool(concepts(head) & task.wanted) + is_main(column)
         if own & task.given and task.wanted:
             found -= 4
         names = {normalise(name) for name in column.column.class_names}
@@ -207,6 +210,20 @@ def _for_task(columns: Sequence[Seen], task: Asked, spec: PromptSpec | None) -> 
         return found
 
     return weight
+
+
+def _begins(own: frozenset[str] | set[str], wanted: frozenset[str]) -> bool:
+    """Whether a word of one begins a longer one of the other: triple, tripleset."""
+    return any(len(word) >= _STEM and other.startswith(word) for word in wanted for other in own)
+
+
+def _instead(usual: Seen, columns: Sequence[Seen], read: Sequence[Seen], task: Asked) -> Seen:
+    """The output where the task turns the usual one into something else: not that one, but what is usually read."""
+    own = concepts(usual.words)
+    if usual.kind != "text" or not own & task.turned or own & task.wanted:
+        return usual
+    other = [column for column in read if column.kind == "text"]
+    return next((column for column in other if not concepts(column.words) & task.given), (other or [usual])[0])
 
 
 def _best(columns: Sequence[Seen], weight: Callable[[Seen], float]) -> Seen | None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.dataset_retriever.vocabulary import (
+    ASKS,
     GIVEN,
     GROUPS,
     LANGUAGES,
@@ -36,10 +37,12 @@ _CODES = frozenset(LANGUAGES.values())
 
 @dataclass(frozen=True)
 class Asked:
-    """Concepts of what is wanted and of what is given; the languages to write and to read, "" where none is told."""
+    """Concepts of what is wanted, of what is given, and of what of that is turned into something else ("explain code");
+    the languages to write and to read, "" where none is told."""
 
     wanted: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
+    turned: frozenset[str] = frozenset()
     to_language: str = ""
     from_language: str = ""
 
@@ -48,13 +51,14 @@ def asked(spec: PromptSpec) -> Asked:
     """What the instruction says; nothing where it is no English sentence with a verb that is known."""
     wanted: set[str] = set()
     given: set[str] = set()
+    turned: set[str] = set()
     text = re.sub(r"parts?[ -]of[ -]speech", "pos", spec.instruction[:_CHARACTERS], flags=re.IGNORECASE)
     text = re.sub(r"natural language", "nl", text, flags=re.IGNORECASE)
     for sentence in [part for part in re.split(r"[.!?\n]+", text) if part.strip()][:_SENTENCES]:
-        _read(_WORD.findall(sentence.lower()), wanted, given)
+        _read(_WORD.findall(sentence.lower()), wanted, given, turned)
     codes = [(LANGUAGES[word], place) for place, word in enumerate(_words(text)) if word in LANGUAGES]
     to_language, from_language = _direction(_words(text), codes)
-    return Asked(concepts(wanted), concepts(given - wanted), to_language, from_language)
+    return Asked(concepts(wanted), concepts(given - wanted), concepts(turned - wanted), to_language, from_language)
 
 
 def concepts(words: Iterable[str]) -> frozenset[str]:
@@ -73,7 +77,7 @@ def language_code(word: str) -> str:
     return word if word in _CODES else LONG_CODES.get(word) or LANGUAGES.get(word, "")
 
 
-def _read(words: list[str], wanted: set[str], given: set[str]) -> None:
+def _read(words: list[str], wanted: set[str], given: set[str], turned: set[str]) -> None:
     """Sorts a sentence's words, from its first known verb on."""
     place = next((i for i, word in enumerate(words) if word in MAKES or word in TURNS), None)
     if place is None:
@@ -84,6 +88,7 @@ def _read(words: list[str], wanted: set[str], given: set[str]) -> None:
         wanted.add(TURNS[verb])
     given.update(word for word in words[:place] if word not in NOTHING)
     bag = given if turning else wanted
+    place += words[place + 1 : place + 2] != [] and not turning and words[place + 1] in ASKS
     for word in words[place + 1 :]:
         if turning and word in WANTED:
             bag = wanted
@@ -93,14 +98,16 @@ def _read(words: list[str], wanted: set[str], given: set[str]) -> None:
             bag = wanted
         elif word not in NOTHING and len(word) > 1:
             bag.add(word)
+            if turning and bag is given:
+                turned.add(word)
 
 
 def _direction(words: list[str], codes: list[tuple[str, int]]) -> tuple[str, str]:
     """The languages to write and to read, by the word before each: "to French", "from German"."""
     to_language = from_language = ""
     for code, place in codes:
-        before = set(words[max(0, place - 2) : place])
-        if before & {"to", "into", "in"}:
+        before, after = set(words[max(0, place - 2) : place]), words[place + 1 : place + 2]
+        if before & {"to", "into", "in"} or after in (["translation"], ["version"]):
             to_language = to_language or code
         elif not from_language:
             from_language = code

@@ -140,6 +140,7 @@ GROUPS = {
 MAKES = _words("""
     generate write produce create give predict output return compose list extract find identify tell name provide
     determine decide guess state choose detect recognize recognise propose suggest reply select show
+    invent make design say insert
 """)
 # What follows these is given; the verb itself says what is wanted.
 TURNS = {
@@ -154,6 +155,8 @@ GIVEN = _words("""
     to from for given based using about of that which whose when where if whether who why how on with by in at what
 """)
 WANTED = _words("into to as by with in")
+# Right after a verb these begin what is wanted: "guess which party".
+ASKS = _words("which what whose who")
 NOTHING = _words("""
     a an the this that these those its it is are was be and or each every some any one of to your my our their his
     her plain new following suitable appropriate relevant
