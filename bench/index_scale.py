@@ -46,7 +46,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.ranking import percent, percentile_ms, read_jsonl, resident_mb
-from catalogue.dataset_cards import dataset_text
 from services.dataset_retriever.ranking import rank
 from services.kit import embed, index, worker
 from services.kit.settings import Settings
@@ -78,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """The figures, by their keys."""
     with tempfile.TemporaryDirectory(prefix="p2m-bench-", dir=arguments.folder) as name:
         folder = Path(name)
-        cards = [" ".join(dataset_text(card).split()[:300]) for path in arguments.cards for card in read_jsonl(path)]
+        cards = [" ".join(card["description"].split()[:300]) for path in arguments.cards for card in read_jsonl(path)]
         real, encode_ms = asyncio.run(_encoded(cards, arguments.embeddings, folder))
         _say("making the entries")
         make(folder, arguments.entries, cards, real)
@@ -147,7 +146,7 @@ def build(folder: Path) -> tuple[float, float]:
     mentions = random.integers(0, len(vectors), (len(vectors), _MENTIONS)).astype(np.int32)
     mentions[random.random(mentions.shape) < 0.8] = -1
     facts = {"prior": random.random(len(vectors), np.float32), "mentions": mentions}
-    texts = (dataset_text(entry) for entry in _entries(folder))
+    texts = (f"{entry['id'].rpartition('/')[2]}\n{entry['description']}" for entry in _entries(folder))
     index.save(folder / "index", _entries(folder), texts, vectors, facts=facts)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return round(time.perf_counter() - began, 1), round(peak_mb, 1)
