@@ -113,4 +113,4 @@ def _without_twins(columns: Sequence[Seen]) -> list[Seen]:
         if any(re.fullmatch(re.escape(name) + r"_[a-z]+", column.name, re.IGNORECASE) for name in names):
             continue
         kept.append(column)
-    return kept
+    return kept or [*columns]

@@ -38,7 +38,7 @@ class Seen:
         """Whether its name says that it has no content of its own."""
         last = [word for word in self.words if not word.isdigit()][-1:] or [""]
         leaf = name_words(self.name.rpartition(".")[2])
-        numbered = bool(set(leaf[:1]) & {"num", "has", "n"})
+        numbered = bool(set(leaf[:1]) & {"num", "has", "n", "id", "url"})
         if self.name.lower() in ("source", "src"):
             return False
         ids = bool(set(leaf[-1:]) & {"id", "ids", "idx", "url", "urls", "start", "starts"})

@@ -88,7 +88,7 @@ NO_CONTENT = _words("""
     position rank port lists probability key keys entropy
 """)
 NEVER_GIVEN = _words("""
-    annot annotated explanation explanations rationale reason reasons exp distractor incorrect label labels
+    act acts annot annotated explanation explanations rationale reason reasons exp distractor incorrect label labels
     annotation annotations tags upos xpos lemmas feats deprel deps misc head edits
 """)
 # A column whose name ends on one of these gives away an output of the same family.
