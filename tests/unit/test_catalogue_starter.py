@@ -20,8 +20,8 @@ TASKS = {
 }  # fmt: skip
 MODEL_TYPES = {
     "bart", "bert", "bigbird_pegasus", "blenderbot", "blenderbot-small", "bloom", "camembert", "codegen", "electra",
-    "fsmt", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "led", "llama", "longt5", "m2m_100", "marian", "mbart", "mt5",
-    "opt", "pegasus", "phi", "prophetnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
+    "encoder-decoder", "fsmt", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "led", "llama", "longt5", "m2m_100",
+    "marian", "mbart", "mt5", "opt", "pegasus", "phi", "prophetnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
 }  # fmt: skip
 KINDS = ("models", "datasets")
 BOTH = {"id", "description", "tasks", "languages", "licence", "downloads", "gated", "location"}
