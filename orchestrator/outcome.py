@@ -34,7 +34,8 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     search_notes    {datasets: [str], models: [str]}: what the searches said of themselves
     generation      {rows int, dropped {reason: int}, stop_reason "number" | "budget" | "nothing_new", llm str,
                     parts int} | None
-    prepare         {counts [{source, kind "retrieved" | "generated" | "user", split, rows}],
+    prepare         {counts [{source, kind "retrieved" | "adapted" | "generated" | "user",
+                    split, rows}],
                     removed {reason: int}, notes [str]}
     data_by_source  {source: {train int, validation int, test int, kind}}
     training        {history [{step, epoch, train_loss, validation_loss float | None}], best_step, parameters, seconds,
