@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from bench.dataset_retrieval import Collection, collection, encoded, files_parser, ids, query_vectors, save, scored
 from bench.ranking import percent
-from catalogue.cards import dataset_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts, prior
 from services.dataset_retriever.ranking import WEIGHTS, Weights
 from services.kit import embed, index, worker

@@ -41,7 +41,7 @@ from bench.ranking import (
     reciprocal_rank,
     resident_mb,
 )
-from catalogue.cards import dataset_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
 from services.dataset_retriever.ranking import WEIGHTS, Weights, query_vector, rank, without_opening
 from services.kit import embed, index, worker

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catalogue import stored
-from catalogue.cards import dataset_text, model_text
+from catalogue.cards import model_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
 from catalogue.read import read, starter
 from services.kit import embed, index, locations, worker

@@ -1,4 +1,4 @@
-"""What of a card is searched: its words about the model or dataset, without what every card says."""
+"""What of a model's card is searched: its words about the model, without what every card says."""
 
 from __future__ import annotations
 
@@ -48,12 +48,6 @@ def model_text(entry: Mapping[str, Any]) -> str:
     """The searched text of a model."""
     languages = " ".join(str(language) for language in entry.get("languages") or ())
     return f"{entry['id']}\n{without_boilerplate(entry['description'])}\n{languages}".strip()
-
-
-def dataset_text(entry: dict[str, Any]) -> str:
-    """The searched text of a dataset: its name without its owner's, and its description."""
-    name = entry["id"].rpartition("/")[2]
-    return f"{name}\n{entry['description'][:_CHARACTERS]}"
 
 
 def without_boilerplate(card: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from catalogue.cards import dataset_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.mentions import Mentions, counts, mentions
 from catalogue.models import model_facts
 
@@ -40,9 +40,7 @@ def facts(kind: str, entries: Sequence[Mapping[str, Any]]) -> Facts:
     downloads = {"downloads": _numbers([entry.get("downloads") for entry in entries])}
     if kind == "models":
         return (
-            downloads
-            | {"size_bytes": _numbers([entry.get("size_bytes") for entry in entries])}
-            | model_facts(entries)
+            downloads | {"size_bytes": _numbers([entry.get("size_bytes") for entry in entries])} | model_facts(entries)
         )
     codes = {
         name: np.asarray([code(entry.get(name)) for entry in entries], np.uint64)
@@ -54,7 +52,7 @@ def facts(kind: str, entries: Sequence[Mapping[str, Any]]) -> Facts:
         "train": [has_train_split(entry) for entry in entries],
     }
     sizes = {"size_bytes": _numbers([smallest_size(entry) for entry in entries])}
-    named = mentions([name_of(entry["id"]) for entry in entries], [dataset_text(dict(entry)) for entry in entries])
+    named = mentions([name_of(entry["id"]) for entry in entries], [dataset_text(entry) for entry in entries])
     return (
         downloads
         | sizes

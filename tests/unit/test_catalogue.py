@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from catalogue import build
-from catalogue.cards import dataset_text, model_text
+from catalogue.cards import model_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
 from catalogue.read import read, starter
 from services.dataset_retriever.choice import FLOOR, choose

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from catalogue import hub_state
-from catalogue.cards import dataset_text, model_text
+from catalogue.cards import model_text
+from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
 from catalogue.hub import Collected, Wanted, collect
 from catalogue.hub_ask import Pace
