@@ -43,6 +43,8 @@ from services.kit.values import PromptSpec
 
 _LEAST_ROWS = 5
 _MANY = 3
+# Columns beyond these are not looked at: no dataset of a task has as many.
+_MOST_COLUMNS = 300
 _STEM = 5
 # A weight that only the key to a question's options has.
 _KEY = 12.0
@@ -68,7 +70,7 @@ def by_rules(
     """The columns for a task, or for the dataset's usual one where the prompt does not tell; none where none fits."""
     if any(_IMAGE.search(column.type) for column in columns):
         return Choice(why="Its rows are about images, which a model of text does not see.")
-    seen = [seen_as(column, rows) for column in usable_columns(columns, rows)]
+    seen = [seen_as(column, rows) for column in usable_columns(columns[:_MOST_COLUMNS], rows)]
     if len(seen) < 2:
         return Choice(why="Fewer than two of its columns hold text, so that none can be an output.")
     return _chosen(seen, spec)
