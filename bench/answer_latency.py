@@ -2,7 +2,7 @@
 
     python -m bench.answer_latency
 
-An answer is 32 tokens written greedily after 128 read, one at a time, in 32 bits, by one thread. Weights are drawn at
+An answer is 8 tokens written greedily after 64 read, one at a time, in 32 bits, by one thread. Weights are drawn at
 random, which changes nothing of the time. Keys of the JSON line: models (name, parameters and ms, the processor time of
 the fastest of three answers), token_ms and token_ms_per_million (least squares in proportion), factor (how far off the
 fit is at worst).

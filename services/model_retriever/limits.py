@@ -26,7 +26,7 @@ from services.kit import licences, locations
 from services.kit.errors import InvalidArgument
 from services.kit.index import Index
 from services.kit.settings import Settings
-from services.model_retriever.latency import cpu_latency_ms
+from services.model_retriever.latency import TOKENS_WRITTEN, cpu_latency_ms
 
 MAX_SIZE_BYTES = 3_000_000_000
 NO_ARCHITECTURE = (
@@ -138,6 +138,15 @@ class Limits:
         if self._settings.hub_offline:
             allowed &= facts.located | self._downloaded()
         return allowed
+
+    def fastest(self) -> str:
+        """What to ask for instead, one sentence, where no model is fast enough."""
+        known = self._facts.parameters[self._facts.parameters > 0]
+        least = float(cpu_latency_ms(known.min())) if len(known) else 0.0
+        return (
+            f"No model answers within {self._constraints.cpu_latency_ms:,.0f} ms. That is estimated for an answer of "
+            f"{TOKENS_WRITTEN} tokens on one CPU; the catalogue's smallest takes about {least:,.0f} ms."
+        )
 
     def refusal(self, number: int | None, entry: Mapping[str, Any]) -> str:
         """Why the model is left out; "" where nothing known speaks against it. `number`: None of one not indexed."""

@@ -202,7 +202,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Models:
             {"a/many": "Japanese and English", "a/nothing-known": "says nothing of languages"},
         ),
         (
-            Constraints(cpu_latency_ms=1000),
+            Constraints(cpu_latency_ms=200),
             {"a/large": "With its 800 million weights an answer takes about"},
             {"a/nothing-known": "takes to answer is not known"},
         ),
@@ -252,6 +252,18 @@ def test_a_candidate_says_what_is_known_of_it(limited: Models, online: Settings)
     assert (known.licence, known.languages, known.parameters) == ("apache-2.0", ("en",), 60_000_000)
     assert known.cpu_latency_ms == pytest.approx(float(cpu_latency_ms(60_000_000)), abs=0.1)
     assert (unknown.licence, unknown.languages, unknown.parameters, unknown.cpu_latency_ms) == ("", (), 0, 0.0)
+
+
+def test_a_limit_that_no_model_is_fast_enough_for_is_told(tmp_path: Path, online: Settings) -> None:
+    """Where every model is too slow, the note says what the estimate is for and what the smallest takes."""
+    entries = [entry for entry in LIMITED if entry["id"] in ("a/apache-en", "a/large")]
+    texts = [model_text(entry) for entry in entries]
+    index.save(tmp_path / "models", entries, texts, facts=facts("models", entries))
+    models = Models(index.Index.load(tmp_path / "models"))
+    found = models.search(QA, 5, Constraints(cpu_latency_ms=50), online)
+    assert not found.candidates and len(found.excluded) == 2
+    least = float(cpu_latency_ms(60_000_000))
+    assert "within 50 ms" in found.notes[0] and "8 tokens" in found.notes[0] and f"{least:.0f} ms" in found.notes[0]
 
 
 def test_an_empty_catalogue_gives_nothing(tmp_path: Path, online: Settings) -> None:

@@ -35,7 +35,7 @@ class Constraints(_message.Message):
     model: _builtins.str
     """Only this model, by its catalogue id, hub name or folder; empty: any."""
     cpu_latency_ms: _builtins.float
-    """Most milliseconds that an answer may take on one CPU, as estimated from the parameters; default (0): any."""
+    """Most milliseconds that an answer of 8 tokens may take on one CPU, as estimated from the parameters; default (0): any."""
     licence: _builtins.str
     """"permissive", "commercial", or a licence's id on the Hub, such as "apache-2.0"; empty: any."""
     @_builtins.property
@@ -151,7 +151,7 @@ class ModelCandidate(_message.Message):
     batch_tokens: _builtins.int
     """Tokens in a batch known to suit this model; 0: the trainer's default."""
     cpu_latency_ms: _builtins.float
-    """Estimated milliseconds of one answer on one CPU; 0 where nothing tells the model's size."""
+    """Estimated milliseconds of an answer of 8 tokens on one CPU; 0 where nothing tells the model's size."""
     licence: _builtins.str
     """The licence's id on the Hub; empty where unknown."""
     parameters: _builtins.int
