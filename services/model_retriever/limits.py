@@ -90,7 +90,7 @@ class Facts:
         self.unfit: _Mask = index.fact("unfit") > 0
         self.located: _Mask = index.fact("located") > 0
         self._licence = index.fact("licence")
-        self._languages = np.stack([index.fact(f"languages_{place}") for place in range(languages.BITS)], axis=1)
+        self._languages = [index.fact(f"languages_{place}") for place in range(languages.BITS)]
         self._licences: tuple[list[str], npt.NDArray[np.int64]] | None = None
 
     def licence(self, number: int) -> str:
@@ -99,7 +99,7 @@ class Facts:
 
     def languages(self, number: int) -> tuple[str, ...]:
         """Its languages, in no order of importance; none where they are not known."""
-        return languages.of_bits(*self._languages[number].tolist())
+        return languages.of_bits(*(int(column[number]) for column in self._languages))
 
     def licensed(self, wanted: str) -> _Mask:
         """Where the licence does not say no."""
@@ -113,10 +113,14 @@ class Facts:
 
     def speaks(self, codes: Sequence[str]) -> _Mask:
         """Where the model knows all of these languages, or is multilingual, or says nothing of languages."""
-        many = np.asarray(languages.bits((languages.MULTILINGUAL,)), np.uint64)
-        wanted = np.asarray(languages.bits(codes), np.uint64)
-        knows: _Mask = ((self._languages & wanted) == wanted).all(axis=1)
-        return knows | (self._languages & many).any(axis=1) | ~self._languages.any(axis=1)
+        knows = np.ones(len(self.index), np.bool_)
+        many, says = np.zeros_like(knows), np.zeros_like(knows)
+        bits = zip(self._languages, languages.bits(codes), languages.bits((languages.MULTILINGUAL,)), strict=True)
+        for column, wanted, multilingual in bits:
+            knows &= (column & np.uint64(wanted)) == np.uint64(wanted)
+            many |= (column & np.uint64(multilingual)) > 0
+            says |= column > 0
+        return knows | many | ~says
 
 
 class Limits:

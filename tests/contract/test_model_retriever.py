@@ -47,6 +47,57 @@ async def test_the_same_request_has_the_same_answer(connect: Connect, run_name: 
         await unary(stub.Search, request)
 
 
+async def test_constraints_in_words_are_kept(connect: Connect, run_name: str) -> None:
+    """Every candidate satisfies licence, languages and time of an answer, or is flagged; what fails has its reason."""
+    stub = await _stub(connect, hub_offline=False)
+    request = pb.SearchRequest(request_id=f"{run_name}/model_search", spec=SQUAD, k=20)
+    request.constraints.licence = "permissive"
+    request.constraints.languages.append("de")
+    request.constraints.cpu_latency_ms = 2000
+    found = await unary(stub.Search, request)
+    assert found.candidates and found.excluded
+    for candidate in found.candidates:
+        assert {"de", "multilingual"} & set(candidate.languages) or candidate.flags
+        assert candidate.cpu_latency_ms <= 2000 and "-nc" not in candidate.licence
+    assert any("licence" in one.reason or "wanted de" in one.reason for one in found.excluded)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "field"),
+    [
+        (pb.Constraints(licence="free"), "constraints.licence"),
+        (pb.Constraints(languages=["klingon"]), "constraints.languages"),
+        (pb.Constraints(cpu_latency_ms=-1), "constraints.cpu_latency_ms"),
+        (pb.Constraints(max_size_bytes=-1), "constraints.max_size_bytes"),
+    ],
+)
+async def test_a_constraint_that_is_none(
+    connect: Connect, run_name: str, constraints: pb.Constraints, field: str
+) -> None:
+    """Another word, a language that is none, a negative number: INVALID_ARGUMENT with the field."""
+    stub = await _stub(connect)
+    with pytest.raises(InvalidArgument) as raised:
+        request = pb.SearchRequest(request_id=f"{run_name}/model_search", spec=SQUAD, constraints=constraints)
+        await unary(stub.Search, request)
+    assert raised.value.field == field
+
+
+async def test_a_japanese_prompt_finds_models_of_its_language(connect: Connect, run_name: str) -> None:
+    """Untranslated, or translated with its language beside it: each candidate is for Japanese or for many languages."""
+    stub = await _stub(connect, hub_offline=False)
+    for number, spec in enumerate(
+        (
+            common.PromptSpec(instruction="次の文の感情を答えてください。", language="ja"),
+            common.PromptSpec(
+                instruction="Say what the sentence feels.", original_instruction="感情を答えてください。", language="ja"
+            ),
+        )
+    ):
+        found = await unary(stub.Search, pb.SearchRequest(request_id=f"{run_name}/{number}", spec=spec, k=3))
+        assert found.candidates and all(one.score > 0 for one in found.candidates)
+        assert {"ja", "multilingual"} & set(found.candidates[0].languages)
+
+
 async def test_a_limit_that_nothing_meets_leaves_an_empty_list(connect: Connect, run_name: str) -> None:
     """No model within the limit is an answer, and those left out have their reasons."""
     stub = await _stub(connect)
