@@ -1,6 +1,6 @@
 """How well each model of an index fits a query, before what may be used is asked.
 
-    score = (BM25 + 1.5 task + language) x log10(downloads + 2) ** 0.25
+    score = (BM25 + 1.5 task + language) x log10(downloads + 2) ** 0.1
 
 BM25 x log10(downloads + 2) is prompt2model's own score (neulab/prompt2model, description_based_retriever.py). What is
 beyond it, and why, as measured with bench/model_queries.jsonl (docs/decisions.md):
@@ -10,7 +10,8 @@ beyond it, and why, as measured with bench/model_queries.jsonl (docs/decisions.m
 - language: the same for the languages of the query; 0.4 of it for a multilingual model; a translation model that goes
   from and to the right ones gains 5 and one that goes elsewhere loses most. Where the query names none, English is
   taken for granted, for half as much, and only of models that match otherwise;
-- the power 0.25: whole, the logarithm drowns the words. The most used models match most prompts a little.
+- the power 0.1: whole, the logarithm drowns the words. The most used models match most prompts a little, and so come
+  first of all for what few models do.
 
     Query.of(text, language)      what a text asks for
     Relevance(index)              the index's models; scores(query) ── Scored
@@ -31,7 +32,7 @@ _TASK, _MENTIONED = 1.5, 0.4
 _MULTILINGUAL, _UNKNOWN = 0.4, 0.5
 _ASSUMED = 0.5
 _RIGHT_WAY, _WRONG_WAY = 5.0, 0.3
-_POWER = 0.25
+_POWER = 0.1
 # A card repeats its task; so often more says no more.
 _MOST_REPEATS = 3
 # More of a text than this is examples.
