@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalogue import stored
+from catalogue import remembered, stored
 from catalogue.cards import model_text
 from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
@@ -89,7 +89,11 @@ async def build_one(
     if kind == "datasets":
         digest = embed.digest(locations.resolve(settings.encoder, settings))
         before = await asyncio.to_thread(_before, out / kind, digest)
-        vectors = await _vectors(texts, before, settings, report, encoder)
+        vectors = None if files else await asyncio.to_thread(remembered.recall, texts, digest)
+        if vectors is None:
+            vectors = await _vectors(texts, before, settings, report, encoder)
+            if not files:
+                await asyncio.to_thread(remembered.keep, texts, digest, vectors)
     report(Progress(message=f"Indexing {len(entries):,} {kind}"))
     source = f"{'given' if files else 'starter'}:{_digest(entries)}"
     return await asyncio.to_thread(
