@@ -86,9 +86,10 @@ def _fill(hub: Hub) -> dict[str, Repository]:
     hub.fault("/datasets/acme/changed/resolve/*/train.jsonl", Fault(), times=1)
     hub.fault("/datasets/acme/changed/resolve/*/train.jsonl", Fault(etag="another"))
     hub.fault("/api/resolve-cache/datasets/acme/slow/*", Fault(bytes_per_s=20_000), times=99)
-    for name in ("busy", "busy_file", "down"):
+    for name in ("busy", "busy_file", "busy_tree", "down"):
         add(name, {"train.jsonl": _jsonl(FEW)})
     hub.fault("/api/datasets/acme/busy", Fault(status=429, retry_after=3600), times=99)
+    hub.fault("/api/datasets/acme/busy_tree/tree/*", Fault(status=429, retry_after=600), times=99)
     hub.fault("/datasets/acme/busy_file/resolve/*/train.jsonl", Fault(status=429, retry_after=1800), times=99)
     hub.fault("/datasets/acme/down/resolve/*/train.jsonl", Fault(status=503), times=99)
     add("gated", {"train.jsonl": _jsonl(FEW)}, gated=True)
@@ -175,8 +176,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             plain: dict[str, Job] = {
                 name: _load(folder, name, max_rows=6000)
                 for name in (
-                    "clean", "broken", "changed", "busy", "busy_file", "down", "gated", "private", "scripted", "arrow",
-                    "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json", "as_csv", "as_parquet", "as_tsv",
+                    "clean", "broken", "changed", "busy", "busy_file", "busy_tree", "down", "gated", "private", "scripted",
+                    "arrow", "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json", "as_csv", "as_parquet", "as_tsv",
                     "pictures", "cut_parquet", "zipped", "web_page", "bomb", "half_bad", "old", "absent", "many",
                 )
             }  # fmt: skip
@@ -241,7 +242,7 @@ def test_a_file_that_changes_while_it_is_read(world: World) -> None:
     assert (world["changed"].code, world["changed"].reason) == ("UNAVAILABLE", "CHANGED_ON_HUB")
 
 
-@pytest.mark.parametrize(("name", "wait"), [("busy", 3600), ("busy_file", 1800)])
+@pytest.mark.parametrize(("name", "wait"), [("busy", 3600), ("busy_file", 1800), ("busy_tree", 600)])
 def test_a_hub_that_asks_for_more_than_patience(world: World, name: str, wait: float) -> None:
     """429 with a Retry-After beyond the patience: UNAVAILABLE at once, with the time to wait, and what helps."""
     refused = world[name]
