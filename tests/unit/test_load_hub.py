@@ -176,9 +176,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             plain: dict[str, Job] = {
                 name: _load(folder, name, max_rows=6000)
                 for name in (
-                    "clean", "broken", "changed", "busy", "busy_file", "busy_tree", "down", "gated", "private", "scripted",
-                    "arrow", "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json", "as_csv", "as_parquet", "as_tsv",
-                    "pictures", "cut_parquet", "zipped", "web_page", "bomb", "half_bad", "old", "absent", "many",
+                    "clean", "broken", "changed", "busy", "busy_file", "busy_tree", "down", "gated", "private",
+                    "scripted", "arrow", "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json", "as_csv", "as_parquet",
+                    "as_tsv", "pictures", "cut_parquet", "zipped", "web_page", "bomb", "half_bad", "old", "absent", "many",
                 )
             }  # fmt: skip
             plain |= {
