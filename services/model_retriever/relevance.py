@@ -1,6 +1,6 @@
 """How well each model of an index fits a query, before what may be used is asked.
 
-    score = (BM25 + 1.5 task + language) x log10(downloads + 2) ** 0.1
+    score = (BM25 + 1.5 task + language + meaning) x log10(downloads + 2) ** 0.1
 
 BM25 x log10(downloads + 2) is prompt2model's own score (neulab/prompt2model, description_based_retriever.py). What is
 beyond it, and why, as measured with bench/model_queries.jsonl (docs/decisions.md):
@@ -13,26 +13,30 @@ beyond it, and why, as measured with bench/model_queries.jsonl (docs/decisions.m
 - the power 0.1: whole, the logarithm drowns the words. The most used models match most prompts a little, and so come
   first of all for what few models do.
 
+Where the index holds embeddings (P2M_ENCODE_MODELS), the 200 best gain what their cards mean: how many deviations their
+cosine with the query is above the usual. It finds what no row of the table of tasks names.
+
     Query.of(text, language)      what a text asks for
-    Relevance(index)              the index's models; scores(query) ── Scored
+    Relevance(index)              the index's models; scores(query, vector) ── Scored
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from catalogue import languages, tasks
-from services.kit.index import Index, Scores
+from services.kit.index import Index, Scores, ranked
 
 _TASK, _MENTIONED = 1.5, 0.4
 _MULTILINGUAL, _UNKNOWN = 0.4, 0.5
 _ASSUMED = 0.5
 _RIGHT_WAY, _WRONG_WAY = 5.0, 0.3
 _POWER = 0.1
+_MEANING, _REFINED, _SAMPLE = 1.0, 200, 1000
 # A card repeats its task; so often more says no more.
 _MOST_REPEATS = 3
 # More of a text than this is examples.
@@ -73,6 +77,7 @@ class Scored:
     task: Scores
     language: Scores
     popularity: Scores
+    meaning: Scores
     group: npt.NDArray[np.int32]
 
 
@@ -95,16 +100,35 @@ class Relevance:
         self._known = self._languages.any(axis=1)
         downloads = np.asarray(index.fact("downloads"), np.float64)
         self._popularity = (np.log10(downloads + 2) ** _POWER).astype(np.float32)
+        self._sample = np.linspace(0, max(0, len(index) - 1), min(_SAMPLE, len(index)), dtype=np.int64)
 
-    def scores(self, query: Query) -> Scored:
-        """Scores [entries]; 0 where neither a word, nor a task, nor a language matches."""
+    def scores(self, query: Query, vector: Sequence[float] = ()) -> Scored:
+        """Scores [entries]; 0 where neither a word, nor a task, nor a language matches.
+
+        `vector`: the query's embedding; none where the index has none.
+        """
         bm25 = self._index.bm25(query.text)
         task, language = self._task(query), self._language(query)
         total = bm25 + (task + language)[self._group]
         if not query.languages:
             language = self._assumed()
             total += language[self._group] * (total > 0)
-        return Scored(total * self._popularity, bm25, task, language, self._popularity, self._group)
+        meaning = self._meaning(total * self._popularity, vector)
+        score = (total + meaning) * self._popularity
+        return Scored(score, bm25, task, language, self._popularity, meaning, self._group)
+
+    def _meaning(self, scores: Scores, vector: Sequence[float]) -> Scores:
+        """What the best of them gain by their cosine with the query; 0 for all others."""
+        meaning = np.zeros(len(scores), np.float32)
+        if not len(vector) or not self._index.manifest.dimension:
+            return meaning
+        best = np.asarray([hit.number for hit in ranked(scores, _REFINED)], np.int64)
+        usual = self._index.cosines(vector, self._sample)
+        deviation = float(usual.std()) if len(usual) else 0.0
+        if len(best) and deviation:
+            above = (self._index.cosines(vector, best) - usual.mean()) / deviation
+            meaning[best] = _MEANING * np.maximum(above, 0)
+        return meaning
 
     def _task(self, query: Query) -> Scores:
         score = np.zeros(len(self._sizes), np.float32)

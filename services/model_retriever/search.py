@@ -97,18 +97,27 @@ class Models:
         self._facts = Facts(index)
         self._downloads = index.fact("downloads")
 
-    def search(self, card: str, k: int, constraints: Constraints, settings: Settings, language: str = "") -> Found:
+    def search(
+        self,
+        card: str,
+        k: int,
+        constraints: Constraints,
+        settings: Settings,
+        language: str = "",
+        vector: Sequence[float] = (),
+    ) -> Found:
         """The `k` best models for a card or an instruction; 0 is 10, at most 1,000.
 
-        `language`: the ISO 639-1 code of what the person writes in, "" where it is not known. InvalidArgument for a k
-        out of bounds, for a constraint that is none, and for a `constraints.model` that is no id, hub name or folder.
+        `language`: the ISO 639-1 code of what the person writes in, "" where it is not known; `vector`: the card's
+        embedding, for an index that has some. InvalidArgument for a k out of bounds, for a constraint that is none, and
+        for a `constraints.model` that is no id, hub name or folder.
         """
         check_k(k)
         limits = Limits(self._facts, constraints := checked(constraints), settings)
         query = Query.of(card, language)
         if constraints.model:
             return self._named(constraints.model, limits, query)
-        scored = self.relevance.scores(query)
+        scored = self.relevance.scores(query, vector)
         allowed, wanted = limits.allowed(), k or DEFAULT_K
         found, lost = self._best(scored.score, scored.score > 0, allowed, wanted, limits, settings)
         notes = []
@@ -264,6 +273,7 @@ def _parts(scored: Scored, number: int, downloads: int) -> tuple[ScorePart, ...]
         ScorePart("bm25", float(scored.bm25[number])),
         ScorePart("task", float(scored.task[group])),
         ScorePart("language", float(scored.language[group])),
+        *([ScorePart("meaning", float(scored.meaning[number]))] if scored.meaning[number] else []),
         ScorePart("popularity", float(scored.popularity[number])),
         ScorePart("downloads", downloads),
     )

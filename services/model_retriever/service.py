@@ -10,6 +10,7 @@ from p2m.model_retriever.v1 import model_retriever_pb2 as pb
 from p2m.model_retriever.v1 import model_retriever_pb2_grpc
 
 from catalogue.live import Live
+from services.kit import embed, worker
 from services.kit.artifacts import Artifacts
 from services.kit.llm import Teacher
 from services.kit.settings import Settings
@@ -34,7 +35,9 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
         artifacts = Artifacts.open(settings, self.name)
         self.stage = Stage(artifacts, Slots(settings.slots))
         self.teacher = Teacher.from_settings(settings, artifacts)
-        self._models = Live("models", settings, Models)
+        # An image without the encoder's packages serves models by words, tasks and languages.
+        self.encoder = worker.Resident("services.kit.embed:Encoder", settings) if settings.encode_models else None
+        self._models = Live("models", settings, Models, self.encoder)
         self._configs = Configs(settings)
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -46,6 +49,8 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
 
     async def close(self) -> None:
         await self._models.stop()
+        if self.encoder:
+            await self.encoder.stop()
         if self.teacher:
             await self.teacher.close()
 
@@ -64,7 +69,8 @@ class ModelRetrieverService(model_retriever_pb2_grpc.ModelRetrieverServiceServic
         k = request.k or DEFAULT_K
         # Some to spare, in the place of those whose config says that they do not fit.
         more = k if self.settings.hub_offline else min(k + SPARE, MOST_K)
-        search = partial(models.search, card.text, more, constraints, self.settings, language_of(spec))
+        vector = (await self.encoder.ask(embed.Texts((card.text,)), embed.Vectors)).vectors[0] if self.encoder else ()
+        search = partial(models.search, card.text, more, constraints, self.settings, language_of(spec), vector)
         found = await self._configs.confirmed(await asyncio.to_thread(search), k)
         response = to_message(found, pb.SearchResponse)
         response.hypothetical_card = card.text

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from p2m.common.v1 import common_pb2 as common
 from p2m.model_retriever.v1 import model_retriever_pb2 as pb
 from p2m.model_retriever.v1 import model_retriever_pb2_grpc as rpc
 
+from catalogue.facts import facts
+from services.kit import embed, index
 from services.kit.channel import unary
 from services.kit.errors import AlreadyExists, InvalidArgument
+from services.kit.settings import Settings
 from tests.contract.conftest import Connect
 from tests.support.teacher import ScriptedTeacher
 
@@ -96,6 +101,28 @@ async def test_a_japanese_prompt_finds_models_of_its_language(connect: Connect, 
         found = await unary(stub.Search, pb.SearchRequest(request_id=f"{run_name}/{number}", spec=spec, k=3))
         assert found.candidates and all(one.score > 0 for one in found.candidates)
         assert {"ja", "multilingual"} & set(found.candidates[0].languages)
+
+
+async def test_cards_are_searched_by_what_they_mean(
+    connect: Connect, run_name: str, settings: Settings, tmp_path: Path
+) -> None:
+    """With the models encoded, the card that says the same in other words comes first, by its meaning."""
+    cards = {
+        "a/first": "Recipes: flour, eggs and an oven. A sentence.",
+        "b/second": "Bandages, fever and doctors. A sentence.",
+    }
+    entries = [{"id": id, "description": card, "architecture": "encoder-decoder"} for id, card in cards.items()]
+    encoder = embed.Encoder(settings)
+    made = encoder.answer(embed.Texts(tuple(cards.values())))
+    index.save(
+        tmp_path / "models", entries, list(cards.values()), np.asarray(made.vectors, np.float32),
+        facts=facts("models", entries), source="given:test", encoder=made.encoder,
+    )  # fmt: skip
+    stub = await _stub(connect, encode_models=True, catalogue=tmp_path, hub_offline=False)
+    spec = common.PromptSpec(instruction="Write a sentence that a physician would say to an ill patient.")
+    found = await unary(stub.Search, pb.SearchRequest(request_id=f"{run_name}/search", spec=spec))
+    assert [one.id for one in found.candidates] == ["b/second", "a/first"]
+    assert {part.name: part.value for part in found.candidates[0].parts}["meaning"] > 0
 
 
 async def test_a_limit_that_nothing_meets_leaves_an_empty_list(connect: Connect, run_name: str) -> None:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from bench.model_gold import QUERIES, with_gold
 from bench.ranking import read_jsonl
-from catalogue import languages
+from catalogue import build, languages
 from catalogue.cards import model_text, without_boilerplate
 from catalogue.facts import facts
 from catalogue.read import read
-from services.kit import index
+from services.kit import index, worker
 from services.kit.artifacts import Artifacts
 from services.kit.errors import InvalidArgument
 from services.kit.llm import Teacher
@@ -264,6 +264,36 @@ def test_a_limit_that_no_model_is_fast_enough_for_is_told(tmp_path: Path, online
     assert not found.candidates and len(found.excluded) == 2
     least = float(cpu_latency_ms(60_000_000))
     assert "within 50 ms" in found.notes[0] and "8 tokens" in found.notes[0] and f"{least:.0f} ms" in found.notes[0]
+
+
+def test_what_a_card_means_decides_between_equal_words(tmp_path: Path, online: Settings) -> None:
+    """With embeddings the model whose card is nearest in meaning comes first, and says how much that is worth."""
+    entries = [{"id": f"a/{name}", "description": "questions", "downloads": 5} for name in ("far", "near", "other")]
+    vectors = np.asarray([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    texts = [model_text(entry) for entry in entries]
+    index.save(tmp_path / "models", entries, texts, vectors, facts=facts("models", entries), encoder="e")
+    models = Models(index.Index.load(tmp_path / "models"))
+    first, *others = models.search("questions", 3, Constraints(), online, vector=(0.0, 1.0, 0.0)).candidates
+    assert first.id == "a/near" and {part.name: part.value for part in first.parts}["meaning"] > 0
+    assert not any(part.name == "meaning" for one in others for part in one.parts)
+    assert models.search("questions", 3, Constraints(), online).candidates[0].id == "a/far"
+
+
+async def test_models_are_encoded_where_the_settings_say_so(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built as usual an index of models holds no embeddings; with P2M_ENCODE_MODELS it holds the encoder's."""
+    (tmp_path / "few.jsonl").write_text('{"id": "a/b", "description": "doctors"}\n{"id": "a/c"}\n')
+    monkeypatch.setattr(build, "starter", lambda kind: tmp_path / "few.jsonl")
+    given, out = [tmp_path / "few.jsonl"], tmp_path / "built"
+    assert (await build.build_one("models", given, out, settings)).dimension == 0
+    encoding = settings.model_copy(update={"encode_models": True})
+    encoder = worker.Resident("services.kit.embed:Encoder", encoding)
+    try:
+        manifest = await build.build_one("models", given, out, encoding, encoder=encoder)
+    finally:
+        await encoder.stop()
+    assert manifest.dimension == 384 and manifest.encoder
 
 
 def test_an_empty_catalogue_gives_nothing(tmp_path: Path, online: Settings) -> None:
