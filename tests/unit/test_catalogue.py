@@ -220,14 +220,14 @@ async def test_both_retrievers_are_serving_within_ten_seconds(shared: Path, sett
     # Encoding takes minutes, and which numbers the vectors hold does not change how long they take to load.
     vectors = np.random.default_rng(0).normal(size=(len(texts), 384)).astype(np.float32)
     folder = settings.catalogue_folder
-    index.save(folder / "datasets", given["datasets"], texts, vectors, source="given:test", encoder=encoder)
     index.save(
-        folder / "models",
-        given["models"],
-        [model_text(one) for one in given["models"]],
-        facts=facts("models", given["models"]),
-        source="given:test",
-    )
+        folder / "datasets", given["datasets"], texts, vectors, facts=facts("datasets", given["datasets"]),
+        source="given:test", encoder=encoder,
+    )  # fmt: skip
+    index.save(
+        folder / "models", given["models"], [model_text(one) for one in given["models"]],
+        facts=facts("models", given["models"]), source="given:test",
+    )  # fmt: skip
     servers = [Server(service(settings), settings) for service in (DatasetRetrieverService, ModelRetrieverService)]
     loop = asyncio.get_running_loop()
     began = loop.time()
