@@ -127,7 +127,7 @@ class _Scored:
 
 
 def _worded(scores: Scores, pool: int, among: Mask | None) -> _Words:
-    mean, square = float(scores.mean()), float(scores @ scores) / len(scores)
+    mean, square = float(scores.mean()), float(np.square(scores).mean())
     best = highest(scores, pool, None if among is None else (scores > 0) & among)
     return _Words(scores, best, mean, max(0.0, square - mean * mean) ** 0.5)
 
