@@ -76,31 +76,30 @@ def _fill(hub: Hub) -> dict[str, Repository]:
         added[name] = hub.add("datasets", f"acme/{name}", files, **facts)
 
     large = _jsonl(ROWS)
-                    for name in ("clean", "broken", "changed", "capped", "slow"):         add(name,
-                    {"train.jsonl": large}, card={"license": ["mit",
-                    "apache-2.0"]})     for fault in (         Fault(cut=300_000), Fault(status=429,
-                    retry_after=1), Fault(cut=700_000), Fault(status=500), Fault(short=200_000),
-                    Fault(no_range=True, cut=1_500_000), Fault(cut=0),
-                    ):  # fmt: skip         hub.fault("/api/resolve-cache/datasets/acme/broken/*/train.jsonl",
-                    fault)     hub.fault("/datasets/acme/changed/resolve/*/train.jsonl", Fault(),
-                    times=1)     hub.fault("/datasets/acme/changed/resolve/*/train.jsonl",
-                    Fault(etag="another"))     hub.fault("/api/resolve-cache/datasets/acme/slow/*",
-                    Fault(bytes_per_s=20_000), times=99)     for name in ("busy", "busy_file", "busy_tree",
-                    "down"):         add(name,
-                    {"train.jsonl": _jsonl(FEW)})     hub.fault("/api/datasets/acme/busy", Fault(status=429,
-                    retry_after=3600), times=99)     hub.fault("/api/datasets/acme/busy_tree/tree/*",
-                    Fault(status=429, retry_after=600),
-                    times=99)     hub.fault("/datasets/acme/busy_file/resolve/*/train.jsonl",
-                    Fault(status=429, retry_after=1800),
-                    times=99)     hub.fault("/datasets/acme/down/resolve/*/train.jsonl", Fault(status=503),
-                    times=99)     add("gated", {"train.jsonl": _jsonl(FEW)}, gated=True)     add("private",
-                    {"train.jsonl": _jsonl(FEW)},
-                    private=True)     copy = {"default/train/0000.parquet": _parquet(FEW[:3]),
-                    "default/train/0001.parquet": _parquet(FEW[3:])}     add("scripted",
-                    {"scripted.py": SCRIPT, "raw.json": b"{}"},
-                    branches={"refs/convert/parquet": copy})     add(         "arrow",
-                    {"data.arrow": b"ARROW1"},
-                    branches={"refs/convert/parquet": {"c/partial-train/0.parquet": copy["default/train/0000.parquet"]}},
+    for name in ("clean", "broken", "changed", "capped", "slow"):
+        add(name, {"train.jsonl": large}, card={"license": ["mit", "apache-2.0"]})
+    for fault in (
+        Fault(cut=300_000), Fault(status=429, retry_after=1), Fault(cut=700_000), Fault(status=500),
+        Fault(short=200_000), Fault(no_range=True, cut=1_500_000), Fault(cut=0),
+    ):  # fmt: skip
+        hub.fault("/api/resolve-cache/datasets/acme/broken/*/train.jsonl", fault)
+    hub.fault("/datasets/acme/changed/resolve/*/train.jsonl", Fault(), times=1)
+    hub.fault("/datasets/acme/changed/resolve/*/train.jsonl", Fault(etag="another"))
+    hub.fault("/api/resolve-cache/datasets/acme/slow/*", Fault(bytes_per_s=20_000), times=99)
+    for name in ("busy", "busy_file", "busy_tree", "down"):
+        add(name, {"train.jsonl": _jsonl(FEW)})
+    hub.fault("/api/datasets/acme/busy", Fault(status=429, retry_after=3600), times=99)
+    hub.fault("/api/datasets/acme/busy_tree/tree/*", Fault(status=429, retry_after=600), times=99)
+    hub.fault("/datasets/acme/busy_file/resolve/*/train.jsonl", Fault(status=429, retry_after=1800), times=99)
+    hub.fault("/datasets/acme/down/resolve/*/train.jsonl", Fault(status=503), times=99)
+    add("gated", {"train.jsonl": _jsonl(FEW)}, gated=True)
+    add("private", {"train.jsonl": _jsonl(FEW)}, private=True)
+    copy = {"default/train/0000.parquet": _parquet(FEW[:3]), "default/train/0001.parquet": _parquet(FEW[3:])}
+    add("scripted", {"scripted.py": SCRIPT, "raw.json": b"{}"}, branches={"refs/convert/parquet": copy})
+    add(
+        "arrow",
+        {"data.arrow": b"ARROW1"},
+        branches={"refs/convert/parquet": {"c/partial-train/0.parquet": copy["default/train/0000.parquet"]}},
     )
     add("script_alone", {"script_alone.py": SCRIPT, "README.md": b""})
     add(
@@ -177,9 +176,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             plain: dict[str, Job] = {
                 name: _load(folder, name, max_rows=6000)
                 for name in (
-                    "clean", "broken", "changed", "busy", "busy_file", "busy_tree", "down", "gated", "private",
-                    "scripted", "arrow", "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json", "as_csv", "as_parquet",
-                    "as_tsv", "pictures", "cut_parquet", "zipped", "web_page", "bomb", "half_bad", "old", "absent", "many",
+                    "clean", "broken", "changed", "busy", "busy_file", "busy_tree", "down", "gated",
+                    "private", "scripted", "arrow", "script_alone", "as_jsonl_gz", "as_jsonl_zst", "as_json",
+                    "as_csv", "as_parquet", "as_tsv", "pictures", "cut_parquet", "zipped", "web_page", "bomb",
+                    "half_bad", "old", "absent", "many",
                 )
             }  # fmt: skip
             plain |= {
