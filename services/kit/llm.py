@@ -29,7 +29,7 @@ from services.kit.budget import Budget
 from services.kit.endpoint import Again, Endpoint, Message, Reply, base_url, release, shared
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from services.kit.journal import Entry, Journal
-from services.kit.limits import Rates
+from services.kit.limits import Concurrency, Rates
 from services.kit.prices import price_of
 from services.kit.settings import Settings
 from services.kit.structured import Schema, parse
@@ -98,7 +98,8 @@ class Teacher:
     @property
     def concurrency(self) -> int:
         """How many questions are worth having under way at once, as far as is known by now."""
-        return self._endpoint.concurrency.window if self._endpoint else self.settings.llm_concurrency
+        concurrency = self._endpoint.concurrency if self._endpoint else Concurrency(self.settings.llm_concurrency)
+        return concurrency.window
 
     def session(self, request_id: str, allowance: Allowance) -> Session:
         """Asks on behalf of one request: its answers are stored under `request_id`, paid from `allowance`."""
@@ -140,6 +141,18 @@ class Session:
     def ledger(self) -> Ledger:
         """What this request has spent, in earlier attempts too; `replayed` counts answers that were stored already."""
         return self._budget.spent
+
+    @property
+    def places(self) -> int:
+        """How many questions are worth having under way at once, as far as is known by now."""
+        return self._teacher.concurrency
+
+    @property
+    def per_second(self) -> float | None:
+        """Questions a second that the server's limits and the allowance's let through; None where none is known."""
+        endpoint = self._teacher._endpoint
+        rates = (self._rates.requests.rate, endpoint.rates.requests.rate if endpoint else None)
+        return min((rate for rate in rates if rate), default=None)
 
     async def replay(self) -> dict[str, Any]:
         """The stored answers of this request by their keys, those that could not be used left out."""
