@@ -46,14 +46,10 @@ def encoder(module_settings: Settings) -> Iterator[embed.Encoder]:
 
 
 @pytest.fixture(scope="module")
-def datasets(module_settings: Settings, encoder: embed.Encoder) -> index.Index:
+def datasets(module_settings: Settings) -> index.Index:
     """The starter's datasets, indexed."""
-    entries = read([starter("datasets")])
-    texts = [dataset_text(entry) for entry in entries]
-    vectors = np.asarray(encoder.answer(embed.Texts(tuple(texts))).vectors, np.float32)
-    folder = module_settings.catalogue_folder / "plain"
-    index.save(folder, entries, texts, vectors, facts=facts("datasets", entries))
-    return index.Index.load(folder)
+    build.build([], [], module_settings.catalogue_folder, module_settings)
+    return index.Index.load(module_settings.catalogue_folder / "datasets")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
