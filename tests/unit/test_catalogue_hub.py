@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from catalogue import hub_state
 from catalogue.cards import model_text
@@ -324,6 +327,34 @@ def test_facts_of_another_kind_are_not_known(item: dict[str, Any], tmp_path: Pat
         (tmp_path / "one.jsonl").write_text(json.dumps(made))
         read([tmp_path / "one.jsonl"])
         assert model_text(made) and dataset_text(made)
+
+
+_WORDS = st.sampled_from(["string", "text", "class_label", "names", "dtype", "sequence", "list", "struct", "F32", "en"])
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | _WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5) | _WORDS, inner, max_size=4),
+    max_leaves=20,
+)
+_FIELDS = ("tags", "downloads", "config", "safetensors", "gated", "description", "lastModified", "sha", "pipeline_tag")
+_CARD = ("language", "license", "dataset_info", "pretty_name", "task_categories", "base_model", "datasets")
+
+
+@settings_of_hypothesis(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    item=st.fixed_dictionaries({}, optional={name: _JSON for name in _FIELDS}),
+    card=st.fixed_dictionaries({}, optional={name: _JSON for name in _CARD}),
+    columns=st.lists(st.fixed_dictionaries({"name": _JSON}, optional={"dtype": _JSON, "list": _JSON, "struct": _JSON})),
+)
+def test_any_item_is_an_entry_or_none(
+    tmp_path: Path, item: dict[str, Any], card: dict[str, Any], columns: list[Any]
+) -> None:
+    """Whatever JSON stands where a fact should, the entry is one that a catalogue takes, or there is none."""
+    card = {"dataset_info": {"features": columns}} | card
+    for kind in ("models", "datasets"):
+        made = entry(kind, {"id": "a/b", **item, "cardData": card})
+        if made is not None:
+            (tmp_path / "one.jsonl").write_text(json.dumps(made))
+            read([tmp_path / "one.jsonl"])
 
 
 def test_a_deep_type_is_not_followed_for_ever() -> None:
