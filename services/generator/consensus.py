@@ -1,6 +1,7 @@
 """What becomes of the answers: one output per input, one row per group of near duplicates.
 
     Collection      add: one example as it comes; rows, dropped: the dataset and what was left out
+    Votes           how often each output was given for an input
     best_output     the vote
 
 Everything a Collection tells at the end depends on which examples were added and never on their order, so that a run
@@ -14,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from services.generator.validity import Validity
+from services.generator.variety import candidates, far_apart
 from services.kit.dedup import NearDuplicates, same_text
 from services.kit.values import Demonstration, Row
 
@@ -28,74 +30,125 @@ def best_output(votes: Counter[str]) -> str:
     return min(votes, key=lambda output: (-votes[output], len(output), output))
 
 
+class Votes:
+    """Outputs by input, counted as they come. An input that was answered once needs no counter."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._given: dict[str, str | Counter[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def add(self, text: str, output: str) -> None:
+        """One vote for `output` as the answer to `text`."""
+        self.total += 1
+        given = self._given.get(text)
+        if given is None:
+            self._given[text] = output
+        elif isinstance(given, Counter):
+            given[output] += 1
+        else:
+            self._given[text] = Counter((given, output))
+
+    def best(self, text: str) -> str:
+        """The output that wins."""
+        given = self._given[text]
+        return best_output(given) if isinstance(given, Counter) else given
+
+    def of(self, text: str) -> int:
+        """How many votes there are on `text`."""
+        given = self._given[text]
+        return given.total() if isinstance(given, Counter) else 1
+
+
 class Collection:
     """Examples as they come. `kept` is how many rows there are so far."""
 
-    def __init__(self, demonstrations: Iterable[Demonstration], excluded: Iterable[str] = ()) -> None:
+    def __init__(
+        self, demonstrations: Iterable[Demonstration], excluded: Iterable[str] = (), instruction: str = ""
+    ) -> None:
         shown = tuple(demonstrations)
         self.usable = 0
-        self._validity = Validity(shown)
+        self.longest = 0
+        self.outputs: Counter[str] = Counter()
+        self._validity = Validity(shown, instruction)
         self._demonstrated = _near(demonstration.input for demonstration in shown)
         self._excluded = _near(excluded)
         self._near = NearDuplicates()
         # By input (`same_text`): how often each output was given, and one way of writing the input.
-        self._votes: dict[str, Counter[str]] = {}
+        self._votes = Votes()
         self._written: dict[str, str] = {}
         self._inputs: list[str] = []
         self._dropped: Counter[str] = Counter()
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """All outputs there are, where the demonstrations show few again and again."""
+        return self._validity.labels
+
+    @property
+    def repeats(self) -> tuple[int, int]:
+        """Of the usable examples so far: those whose input was there already, those that were near to another's."""
+        return self._votes.total - len(self._votes), len(self._votes) - self.kept
+
+    @property
     def kept(self) -> int:
         return self._near.groups
 
-    def add(self, example: object) -> str:
-        """Takes an example in, or counts why not; the input under which it votes, "" where it does not."""
-        fault = self._validity.fault(example)
+    def add(self, example: object) -> bool:
+        """Takes an example in, or counts why not; whether it is new: there is a row more for it."""
+        given, wanted, fault = self._validity.judge(example)
         if fault:
             self._dropped[fault] += 1
-            return ""
-        assert isinstance(example, dict)
+            return False
         self.usable += 1
-        given, wanted = example["input"].strip(), example["output"].strip()
+        before = self.kept
         text = same_text(given)
         if text not in self._votes:
             if text in self._demonstrated:
                 self._dropped["copied_demonstration"] += 1
-                return ""
+                return False
             if text in self._excluded:
                 self._dropped["excluded"] += 1
-                return ""
-            self._votes[text] = Counter()
+                return False
             self._inputs.append(text)
             self._near.add(text)
-        self._votes[text][wanted] += 1
+        self._votes.add(text, wanted)
         self._written[text] = min(given, self._written.get(text, given))
-        return text
+        self.longest = max(self.longest, len(given.encode()) + len(wanted.encode()))
+        self.outputs[wanted] += 1
+        return self.kept > before
 
     def sample(self, rng: random.Random, number: int) -> list[Demonstration]:
-        """Up to `number` examples drawn from those taken in, each with its best output so far."""
-        drawn = rng.sample(self._inputs, min(number, len(self._inputs)))
-        return [Demonstration(self._written[text], best_output(self._votes[text])) for text in drawn]
+        """Up to `number` examples of those taken in, far apart, each with its best output so far."""
+        drawn = rng.sample(self._inputs, min(candidates(number), len(self._inputs)))
+        shown = [Demonstration(self._written[text], self._votes.best(text)) for text in drawn]
+        return far_apart(shown, number)
 
     def rows(self, number: int) -> list[Row]:
         """At most `number` rows, one per group, in the order of the SHA-256 of their inputs.
 
         A group is represented by its input with the most votes, ties by that order.
         """
-        chosen = [
-            min(group, key=lambda text: (-self._votes[text].total(), _digest(text))) for group in self._near.members()
-        ]
+        chosen = [min(group, key=lambda text: (-self._votes.of(text), _digest(text))) for group in self._near.members()]
         return [
-            Row(self._written[text], best_output(self._votes[text]), source=SOURCE)
+            Row(self._written[text], self._votes.best(text), source=SOURCE)
             for text in sorted(chosen, key=_digest)[:number]
         ]
 
     def dropped(self, number: int) -> dict[str, int]:
         """Examples left out of `rows(number)`, by reason; "surplus" is what exceeds the number."""
-        votes = sum(counter.total() for counter in self._votes.values())
+        repeated, near = self.repeats
         counts = self._dropped + Counter(
-            duplicate=votes - len(self._votes),
-            near_duplicate=len(self._votes) - self.kept,
+            duplicate=repeated,
+            near_duplicate=near,
             surplus=max(0, self.kept - number),
         )
         return dict(sorted(counts.items()))

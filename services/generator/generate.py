@@ -1,22 +1,19 @@
 """Has the LLM write examples until there are enough.
 
     generate
-    ├── _Requests       which request is sent next, and whether
-    │   └── _News       which answers brought something new, in the order of the requests
+    ├── pace            how many examples the next request asks for, and whether there is one
     ├── prompts         what is asked
+    ├── variety         what each request is to be about
     └── consensus       what becomes of the answers
 
-Requests are numbered (slots), and answers are taken as they come: nobody waits for the slowest of a batch. Still, which
-requests are sent, and the dataset, depend on the answers alone and not on their timing:
+Requests are numbered (slots), and answers are taken as they come: nobody waits for the slowest of a batch. No request
+under way is cancelled when the number is reached, since it is paid for.
 
-- A request is sent only if, were everything that is under way new, the number would still not be reached. An answer
-  adds at most as many groups as it may hold examples, so a slot is sent early or late but never in vain; and no
-  request under way is cancelled when the number is reached.
-- Generation is given up when a long row of slots brought nothing new. In the stretch where that can happen, a request
-  is sent only if one of the slots just before is known to have brought something.
-- What is kept counts by groups of near duplicates, whatever their order (`consensus`).
-
-An answer that is stored already, from an attempt that was cut off, is taken first and is not asked for again.
+What the result depends on: the dataset is a function of the set of answers that were paid for, whatever their order
+(`consensus`). An answer that is stored already, from an attempt that was cut off, is taken first and never asked for
+again, so nothing is lost or doubled by a crash; what was under way at that moment is all that is asked for anew. While
+every answer is new and whole, which requests are sent depends on the number alone; otherwise `pace` forecasts from what
+it knows at the time, so other delays may take a few requests more or less.
 """
 
 from __future__ import annotations
@@ -24,14 +21,15 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
-from services.generator import prompts
+from services.generator import prompts, variety
 from services.generator.consensus import Collection
-from services.kit.dedup import NearDuplicates
+from services.generator.pace import Pace
+from services.generator.variety import Attributes
 from services.kit.errors import BudgetExhausted, FailedPrecondition, InvalidArgument
 from services.kit.llm import Ask, InvalidAnswer, Session
 from services.kit.settings import Settings
@@ -42,10 +40,14 @@ INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.5, 1.2
 
 # Answers without one usable example before the LLM is given up.
 _NONSENSE = 20
-# Slots in a row with nothing new before generation is given up: a tenth of the fewest it can take, at least this many.
-_DRY = 10
+# Fewer examples than these are not worth a request for what they may differ in; nor are few requests.
+_STEERED_EXAMPLES, _STEERED_REQUESTS = 100, 20
+# Examples after which the longest one tells how long an answer may be.
+_TELLING = 20
+# Parts of the run for which the share of repeats is told.
+_STRETCHES = 20
 
-_SLOT = re.compile(r"examples/(\d+)")
+_SLOT = re.compile(r"examples/(\d+)/(\d+)")
 
 
 class StopReason(IntEnum):
@@ -71,16 +73,29 @@ class GenerateRequest:
     initial_temperature: float | None = None
     max_temperature: float | None = None
     exclude: tuple[Artifact, ...] = ()
+    attributes: Attributes = field(default_factory=Attributes)
+
+
+@dataclass(frozen=True)
+class RepeatShare:
+    """Of the examples read up to `examples`, since the one before: repeated inputs and near ones, in percent."""
+
+    examples: int = 0
+    duplicates: float = 0.0
+    near_duplicates: float = 0.0
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The rows, in a canonical order; examples left out, by reason; why it ended; what was spent."""
+    """The rows, in a canonical order; examples left out, by reason; why it ended; what was spent; how varied it is."""
 
     rows: tuple[Row, ...]
     dropped: dict[str, int]
     stop_reason: StopReason
     ledger: Ledger
+    metrics: tuple[Metric, ...] = ()
+    repeats: tuple[RepeatShare, ...] = ()
+    attributes: Attributes = field(default_factory=Attributes)
 
 
 def check(request: GenerateRequest) -> None:
@@ -115,58 +130,93 @@ async def generate(
     excluded: Sequence[str],
     settings: Settings,
     report: Callable[[Progress], None] = lambda _: None,
+    jobs: Callable[[], int] = lambda: 1,
 ) -> Generated:
     """Generates `request.number` examples, or as many as the allowance and the LLM give.
 
-    `excluded` are inputs that must not be generated again. Raises what `check` and `Session.ask` do, but for an invalid
-    answer, which costs one slot, and an exhausted budget, which ends generation; FailedPrecondition (LLM_NONSENSE)
-    where the LLM wrote nothing usable.
+    `excluded` are inputs that must not be generated again; `jobs` tells how many such calls share the LLM by now.
+    Raises what `check` and `Session.ask` do, but for an invalid answer, which costs one slot, and an exhausted budget,
+    which ends generation; FailedPrecondition (LLM_NONSENSE) where the LLM wrote nothing usable.
     """
     check(request)
-    collection = await asyncio.to_thread(Collection, request.spec.demonstrations, excluded)
+    collection = await asyncio.to_thread(
+        Collection, request.spec.demonstrations, excluded, request.spec.own_instruction
+    )
     plan = prompts.plan(request.spec, settings.llm_context_tokens)
-    stored = sorted(int(match[1]) for key in await session.replay() if (match := _SLOT.fullmatch(key)))
-    requests = _Requests(request.number, plan.examples, stored)
-    schema = prompts.schema(plan)
+    stored = {int(match[1]): (key, int(match[2])) for key in await session.replay() if (match := _SLOT.fullmatch(key))}
+    pace = Pace(request.number, plan.examples)
+    repeats = _Repeats(request.number)
+    attributes = request.attributes
     failure = ""
 
-    def question(slot: int) -> Ask:
-        rng = random.Random(f"{request.seed}/{request.part}/{slot}")
-        size = prompts.choose_size(rng)
-        text = prompts.messages(request.spec, size, collection.sample(rng, size.written), plan)
-        degrees = temperature(request, collection.kept)
-        return Ask(f"examples/{slot}", text, schema, degrees, plan.max_tokens, rng.getrandbits(31))
+    def in_flight() -> int:
+        return -(-session.places // jobs())
 
-    def take(slot: int, answer: Any) -> None:
-        examples = answer["examples"][: plan.examples] if answer else []
-        requests.answered(slot, [text for text in map(collection.add, examples) if text])
+    def next_size() -> int:
+        left = request.allowance.requests
+        left = None if left is None else left - session.ledger.requests - len(tasks)
+        places = -(-settings.llm_concurrency // jobs())
+        return pace.size(collection.kept, places, session.per_second, left)
+
+    def question(slot: int, size: int) -> Ask:
+        rng = random.Random(f"{request.seed}/{request.part}/{slot}")
+        shape = prompts.choose_size(rng)
+        known = attributes if attributes.labels else replace(attributes, labels=collection.labels)
+        steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
+        written = collection.sample(rng, shape.written)
+        text = prompts.messages(request.spec, shape, written, plan, size, steered)
+        longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
+        degrees = temperature(request, collection.kept)
+        key = f"examples/{slot}/{size}"
+        return Ask(key, text, prompts.schema(size), degrees, plan.limit(size, longest), rng.getrandbits(31))
+
+    def take(size: int, answer: Any) -> None:
+        examples = answer["examples"][:size] if answer else []
+        pace.answered(size, [collection.add(example) for example in examples])
+        repeats.note(pace.read, collection)
 
     # Stored answers are all taken, whatever the number: they were paid for.
-    for slot in stored:
-        take(slot, await session.ask(Ask(f"examples/{slot}", (), schema)))
+    for slot in sorted(stored):
+        key, size = stored[slot]
+        take(size, await session.ask(Ask(key, (), prompts.schema(size))))
         await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
     tasks: dict[asyncio.Task[Any], int] = {}
+    slot = 0
     within_budget = True
+    proposal = None
+    if not attributes and _is_worth_steering(request):
+        # The first examples do not wait for it.
+        ask = prompts.proposal(request.spec, plan, random.Random(f"{request.seed}/{request.part}").getrandbits(31))
+        proposal = asyncio.create_task(session.ask(ask))
+        tasks[proposal] = 0
     try:
         while True:
             report(_progress(request, collection.kept, session.ledger))
-            while within_budget and len(tasks) < settings.llm_concurrency and requests.may_send(collection.kept):
-                slot = requests.send()
-                tasks[asyncio.create_task(session.ask(question(slot)))] = slot
+            while within_budget and len(tasks) < in_flight() and (size := next_size()):
+                while slot in stored:
+                    slot += 1
+                tasks[asyncio.create_task(session.ask(question(slot, size)))] = size
+                pace.sent(size)
+                slot += 1
             if not tasks:
                 break
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=tasks.__getitem__):
-                slot = tasks.pop(task)
+            for task in done:
+                size = tasks.pop(task)
+                pace.ended(size)
                 try:
-                    take(slot, task.result())
+                    answer = task.result()
                 except InvalidAnswer as error:
-                    failure = error.message
-                    take(slot, None)
+                    answer, failure = None, error.message
                 except BudgetExhausted:
                     within_budget = False
-            if requests.answers >= _NONSENSE and not collection.usable:
-                raise _nonsense(llm, requests.answers, failure)
+                    continue
+                if task is proposal:
+                    attributes = variety.from_answer(answer) if answer else attributes
+                else:
+                    take(size, answer)
+            if pace.answers >= _NONSENSE and not collection.usable:
+                raise _nonsense(llm, pace.answers, failure)
     except Exception:
         # What is under way is perhaps paid for: an answer that comes within the grace is still stored.
         if tasks:
@@ -176,66 +226,53 @@ async def generate(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if within_budget and requests.answers and not collection.usable:
-        raise _nonsense(llm, requests.answers, failure)
+    if within_budget and pace.answers and not collection.usable:
+        raise _nonsense(llm, pace.answers, failure)
     reason = _stop_reason(collection.kept >= request.number, within_budget)
     rows = await asyncio.to_thread(collection.rows, request.number)
-    return Generated(tuple(rows), collection.dropped(request.number), reason, session.ledger)
+    metrics = await asyncio.to_thread(_metrics, rows, collection.labels or attributes.labels)
+    return Generated(
+        tuple(rows), collection.dropped(request.number), reason, session.ledger, metrics, repeats.shares(), attributes
+    )
 
 
-class _Requests:
-    """Which slots are sent: in order, each once, those with a stored answer never."""
+class _Repeats:
+    """The share of repeats in each stretch of the run."""
 
-    def __init__(self, number: int, per_request: int, stored: Iterable[int]) -> None:
-        self.answers = 0
-        self._number = number
-        self._per_request = per_request
-        self._stored = frozenset(stored)
-        self._next = 0
-        self._under_way = 0
-        fewest = -(-number // per_request)
-        self._window = max(_DRY, fewest // 10)
-        # Before this slot nothing is given up.
-        self._patience = max(self._window, fewest)
-        self._news = _News()
+    def __init__(self, number: int) -> None:
+        self._stretch = max(10, number // _STRETCHES)
+        self._shares: list[RepeatShare] = []
+        self._usable, self._before = 0, (0, 0)
 
-    def may_send(self, kept: int) -> bool:
-        """Whether the next slot is needed for certain."""
-        while self._next in self._stored:
-            self._next += 1
-        if kept + self._under_way * self._per_request >= self._number:
-            return False
-        return self._next < self._patience or self._news.any(self._next - self._window, self._next)
+    def note(self, read: int, collection: Collection) -> None:
+        """Closes a stretch where it is long enough."""
+        new = collection.usable - self._usable
+        if new < self._stretch:
+            return
+        now = collection.repeats
+        exact, near = (100.0 * (a - b) / new for a, b in zip(now, self._before, strict=True))
+        self._shares.append(RepeatShare(read, round(exact, 2), round(near, 2)))
+        self._usable, self._before = collection.usable, now
 
-    def send(self) -> int:
-        """The next slot."""
-        self._next += 1
-        self._under_way += 1
-        return self._next - 1
-
-    def answered(self, slot: int, texts: list[str]) -> None:
-        """What came of a slot: the inputs that it votes for, none where its answer was no use."""
-        self.answers += 1
-        self._under_way -= slot not in self._stored
-        self._news.answered(slot, texts)
+    def shares(self) -> tuple[RepeatShare, ...]:
+        return tuple(self._shares)
 
 
-class _News:
-    """Which slots brought a new group, judged in their order: one counts once all before it have answered."""
+def _is_worth_steering(request: GenerateRequest) -> bool:
+    requests = request.allowance.requests
+    return request.number >= _STEERED_EXAMPLES and (requests is None or requests >= _STEERED_REQUESTS)
 
-    def __init__(self) -> None:
-        self._near = NearDuplicates()
-        self._waiting: dict[int, list[str]] = {}
-        self._brought: list[bool] = []
 
-    def answered(self, slot: int, texts: list[str]) -> None:
-        self._waiting[slot] = texts
-        while len(self._brought) in self._waiting:
-            self._brought.append(any([self._near.add(text) for text in self._waiting.pop(len(self._brought))]))
-
-    def any(self, start: int, end: int) -> bool:
-        """Whether a slot of start..end-1 is known to have brought something new."""
-        return any(self._brought[max(0, start) : end])
+def _metrics(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Metric, ...]:
+    if not rows:
+        return ()
+    found = [
+        Metric(f"distinct_{length}", round(variety.distinct((row.input for row in rows), length), 2))
+        for length in (1, 2)
+    ]
+    if labels:
+        found.append(Metric("label_balance", round(variety.balance((row.output for row in rows), labels), 2)))
+    return tuple(found)
 
 
 def _stop_reason(enough: bool, within_budget: bool) -> StopReason:

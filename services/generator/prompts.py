@@ -2,10 +2,12 @@
 
     task, demonstrations          the same in every request of a size, first, so that the server's prefix cache helps
     examples written already      drawn anew each time: to show variety, and to move away from what is there
-    the wish                      last
+    the wish                      last: how many, and what about
 
 Three sizes, as in prompt2model (Viswanathan et al., 2023), show more or fewer demonstrations: the many keep the LLM to
 the task, the few leave it room. The demonstrations of a smaller size are the first of a larger one's.
+
+Before the first of many examples the LLM is asked what they may differ in (`proposal`).
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.kit.llm import Message, Schema
+from services.generator.pace import EXAMPLES_PER_REQUEST
+from services.kit.llm import Ask, Message, Schema
 from services.kit.values import Demonstration, PromptSpec
-
-EXAMPLES_PER_REQUEST = 5
 
 # Tokens of an example where no demonstration tells; of what stands around one; of what stands around all.
 _USUAL_TOKENS, _AROUND_ONE, _AROUND_ALL = 150, 20, 250
 _BYTES_PER_TOKEN = 3
+# Longest examples that the limit of an answer is set by, so that it changes seldom.
+_STEP_TOKENS = 128
+_PROPOSAL_TOKENS = 700
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,23 @@ SIZES = (COMPLEX, MIDDLE, SIMPLE)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for: `examples` of them in at most `max_tokens`, told in at most `prompt_tokens`."""
+    """What requests ask for: at most `examples`, of `each` tokens, in at most `max_tokens`, told in `prompt_tokens`."""
 
     examples: int
+    each: int
     max_tokens: int
     prompt_tokens: int
+
+    def limit(self, number: int, longest: int = 0) -> int:
+        """Most tokens of an answer of `number` examples.
+
+        `longest` of those so far, in tokens, once there are some: twice that is enough for the next, and an LLM that
+        runs on is stopped the sooner.
+        """
+        each = self.each
+        if longest:
+            each = min(each, _STEP_TOKENS * math.ceil(2 * longest / _STEP_TOKENS) + _AROUND_ONE)
+        return max(1, min(self.max_tokens, number * each + 50))
 
 
 def plan(spec: PromptSpec, context_tokens: int) -> Plan:
@@ -55,15 +71,25 @@ def plan(spec: PromptSpec, context_tokens: int) -> Plan:
     room = context_tokens // 2
     number = max(1, min(EXAMPLES_PER_REQUEST, room // one))
     most = max(1, min(room, number * one + 50))
-    return Plan(number, most, context_tokens - most)
+    return Plan(number, one, most, context_tokens - most)
 
 
-def messages(spec: PromptSpec, size: Size, written: Sequence[Demonstration], plan: Plan) -> tuple[Message, ...]:
-    """A request for new examples. What does not fit into the plan is left out: written examples first."""
-    number = min(size.most, math.ceil(len(spec.demonstrations) * size.share))
-    shown = list(spec.demonstrations[:number])
+def messages(
+    spec: PromptSpec,
+    size: Size,
+    written: Sequence[Demonstration],
+    plan: Plan,
+    number: int,
+    steered: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Message, ...]:
+    """A request for `number` new examples that keep to what `steered` says of each attribute.
+
+    What does not fit into the plan is left out: written examples first.
+    """
+    shown = list(spec.demonstrations[: min(size.most, math.ceil(len(spec.demonstrations) * size.share))])
     already = list(written)
-    room = plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction)
+    wishes = "".join(f" {_WISHES[kind]}: {'; '.join(values)}." for kind, values in (steered or {}).items())
+    room = plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction) - tokens(wishes)
     while already and _size(shown) + _size(already) > room:
         already.pop()
     while shown and _size(shown) > room:
@@ -73,10 +99,11 @@ def messages(spec: PromptSpec, size: Size, written: Sequence[Demonstration], pla
         parts.append(f"Examples of the task:\n{_lines(shown)}")
     if already:
         parts.append(f"These were written already; write others:\n{_lines(already)}")
-    many = "one new example" if plan.examples == 1 else f"{plan.examples} new examples"
+    many = "one new example" if number == 1 else f"{number} new examples"
     parts.append(
         f"Write {many} of the task, in the language and the form of the task. Make each input different in content, "
         "length and difficulty from those above and from one another. Each output is the right answer to its input."
+        + wishes
     )
     system = (
         'You write examples for training a model. Answer in JSON: {"examples": [{"input": "...", "output": "..."}]}'
@@ -84,15 +111,37 @@ def messages(spec: PromptSpec, size: Size, written: Sequence[Demonstration], pla
     return ({"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)})
 
 
-def schema(plan: Plan) -> Schema:
-    """The schema of an answer."""
+def schema(number: int) -> Schema:
+    """The schema of an answer of `number` examples."""
     example = {
         "type": "object",
         "properties": {"input": {"type": "string"}, "output": {"type": "string"}},
         "required": ["input", "output"],
     }
-    examples = {"type": "array", "items": example, "minItems": 1, "maxItems": plan.examples}
+    examples = {"type": "array", "items": example, "minItems": 1, "maxItems": number}
     return Schema("examples", {"type": "object", "properties": {"examples": examples}, "required": ["examples"]})
+
+
+def proposal(spec: PromptSpec, plan: Plan, seed: int) -> Ask:
+    """Asks what the examples of the task may differ in."""
+    shown = list(spec.demonstrations)
+    while shown and _size(shown) > plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction):
+        shown.pop()
+    parts = [f"Task:\n{spec.own_instruction}", *([f"Examples of the task:\n{_lines(shown)}"] if shown else [])]
+    parts.append(
+        "Many varied inputs of this task are to be written. List what they may differ in: 20 to 30 concrete topics, as "
+        "unlike one another as the task allows, a few words each; 3 kinds of length; 3 levels of difficulty, each in a "
+        "few words. Only where the outputs of the task are a small fixed set of labels, list all labels; otherwise "
+        "leave that list empty."
+    )
+    told: tuple[Message, ...] = (
+        {"role": "system", "content": "You plan varied data for training a model. Answer in JSON."},
+        {"role": "user", "content": "\n\n".join(parts)},
+    )
+    kinds = {"topics": 30, "lengths": 3, "difficulties": 3, "labels": 30}
+    lists = {kind: {"type": "array", "items": {"type": "string"}, "maxItems": most} for kind, most in kinds.items()}
+    wanted = Schema("attributes", {"type": "object", "properties": lists, "required": list(lists)})
+    return Ask("attributes", told, wanted, 0.7, min(_PROPOSAL_TOKENS, plan.prompt_tokens), seed)
 
 
 def choose_size(rng: random.Random) -> Size:
@@ -102,7 +151,20 @@ def choose_size(rng: random.Random) -> Size:
 
 def tokens(text: str) -> int:
     """An estimate that is rather too high: three bytes a token."""
-    return math.ceil(len(text.encode()) / _BYTES_PER_TOKEN)
+    return of_bytes(len(text.encode()))
+
+
+_WISHES = {
+    "topics": "Topics, one for each example",
+    "length": "Length of the inputs",
+    "difficulty": "Difficulty",
+    "outputs": "Outputs, one for each example",
+}
+
+
+def of_bytes(size: int) -> int:
+    """The estimate for a text of so many bytes."""
+    return math.ceil(size / _BYTES_PER_TOKEN)
 
 
 def _lines(examples: Sequence[Demonstration]) -> str:

@@ -20,6 +20,9 @@ from services.kit.stage import Report, Stage
 from services.kit.values import Artifact
 from services.kit.wire import from_message, to_message
 
+# Jobs at once, unless P2M_SLOTS says otherwise.
+JOBS = 64
+
 
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     """Has the LLM write examples."""
@@ -30,7 +33,9 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.artifacts = Artifacts.open(settings, self.name)
-        self.stage = Stage(self.artifacts, Slots(settings.slots))
+        # A job waits for the LLM and takes hardly any of this machine, unlike those that the usual number is made for.
+        self.stage = Stage(self.artifacts, Slots(settings.slots if "slots" in settings.model_fields_set else JOBS))
+        self._jobs = 0
         self.teacher = Teacher.from_settings(settings, self.artifacts)
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -65,7 +70,13 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             )
         excluded = await asyncio.to_thread(self._inputs, request.exclude)
         session = self.teacher.session(request.request_id, request.allowance)
-        made = await generate(request, session, self.teacher.name, excluded, self.settings, report)
+        self._jobs += 1
+        try:
+            made = await generate(
+                request, session, self.teacher.name, excluded, self.settings, report, lambda: self._jobs
+            )
+        finally:
+            self._jobs -= 1
         dataset = await asyncio.to_thread(self.artifacts.put_rows, made.rows)
         return pb.GenerateResult(
             dataset=to_message(dataset, common.Artifact),
@@ -74,6 +85,9 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             stop_reason=pb.StopReason.ValueType(made.stop_reason),
             ledger=to_message(made.ledger, common.Ledger),
             llm=self.teacher.name,
+            metrics=[to_message(metric, common.Metric) for metric in made.metrics],
+            repeats=[to_message(share, pb.RepeatShare) for share in made.repeats],
+            attributes=to_message(made.attributes, pb.Attributes),
         )
 
     def _inputs(self, datasets: tuple[Artifact, ...]) -> list[str]:

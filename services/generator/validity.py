@@ -1,13 +1,23 @@
 """Whether an example can be one at all, before it is compared with others.
 
-Validity.fault      "" or the reason: "invalid", "too_long", "truncated"
+Validity.judge      what can be used of it: input and output; else why not: "invalid", "too_long", "truncated",
+                    "other_label", "other_language"
+
+An output that differs from a label of the demonstrations in case or a stop alone is that label. A language is another
+only where it is clear: the text is long enough, has hardly a word in common with the demonstrations, and these are all
+in one language that is not the text's. Where no language detector is installed (lingua), only scripts are compared.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 
+from services.generator.variety import implied_labels
+from services.kit.text import detect_language, normalise, words
 from services.kit.values import Demonstration
 
 # An input or output longer than the longest demonstration's by this much is a story that got out of hand.
@@ -16,6 +26,8 @@ _CHARACTERS_LONGER = 1_000
 _MOST_CHARACTERS = 20_000
 
 _ELLIPSES = ("...", "…", "[cut]", "[truncated]")
+# Letters without which nothing is said of a text's language, and a share of known words that speaks for it.
+_ENOUGH_LETTERS, _KNOWN_WORDS = 60, 0.1
 # What a small LLM writes that copies the form and not the task.
 _PLACEHOLDER = re.compile(
     r"[<\[{(]*\s*(?:the |an? |new |your |my |example |sample |this is )*"
@@ -25,23 +37,43 @@ _PLACEHOLDER = re.compile(
 
 
 class Validity:
-    """What the demonstrations show of how inputs and outputs look."""
+    """What the demonstrations, and the instruction, show of how inputs and outputs look."""
 
-    def __init__(self, demonstrations: Sequence[Demonstration]) -> None:
+    def __init__(self, demonstrations: Sequence[Demonstration], instruction: str = "") -> None:
         self._shown = {text.strip() for one in demonstrations for text in (one.input, one.output)}
         self._most_input = _most([one.input for one in demonstrations])
         self._most_output = _most([one.output for one in demonstrations])
         self._ends_in_ellipsis = any(text.endswith(_ELLIPSES) for text in self._shown)
+        self.labels = implied_labels(instruction, demonstrations)
+        self._labels = {normalise(label): label for label in self.labels}
+        self._instruction = f" {' '.join(words(instruction))} "
+        self._input_language = _Language([one.input for one in demonstrations])
+        self._output_language = _Language([one.output for one in demonstrations])
 
-    def fault(self, example: object) -> str:
-        """Why the example cannot be used; "" where it can."""
+    def judge(self, example: object) -> tuple[str, str, str]:
+        """(input, output, "") of an example that can be used; ("", "", why not) of another."""
         if not isinstance(example, dict):
+            return "", "", "invalid"
+        given, wanted = example.get("input"), example.get("output")
+        if not isinstance(given, str) or not isinstance(wanted, str):
+            return "", "", "invalid"
+        given, wanted = given.strip(), wanted.strip()
+        fault = self._fault(given, wanted)
+        if fault:
+            return "", "", fault
+        if self._labels:
+            label = self._labels.get(normalise(wanted), "")
+            # What the instruction names is a label too, though no demonstration shows it.
+            if not label and f" {' '.join(words(wanted))} " not in self._instruction:
+                return "", "", "other_label"
+            wanted = label or wanted
+        if self._input_language.is_other(given) or self._output_language.is_other(wanted):
+            return "", "", "other_language"
+        return given, wanted, ""
+
+    def _fault(self, given: str, wanted: str) -> str:
+        if not given or not wanted or not _is_encodable(given) or not _is_encodable(wanted):
             return "invalid"
-        texts = [example.get("input"), example.get("output")]
-        for text in texts:
-            if not isinstance(text, str) or not text.strip() or not _is_encodable(text):
-                return "invalid"
-        given, wanted = (text.strip() for text in texts if isinstance(text, str))
         if self._is_placeholder(given) or (self._is_placeholder(wanted) and re.search(r"\w", wanted)):
             return "invalid"
         if len(given) > self._most_input or len(wanted) > self._most_output:
@@ -67,3 +99,43 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+class _Language:
+    """The language of some texts, where it is one and clear."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        joined = " ".join(texts)
+        self._script = _script(joined) if _letters(joined) >= _ENOUGH_LETTERS else ""
+        self._words = frozenset(words(joined))
+        self._language = ""
+        if self._script and find_spec("lingua"):
+            found = {detect_language(text) for text in [joined, *(text for text in texts if _is_long(text))]}
+            self._language = found.pop() if len(found) == 1 else ""
+
+    def is_other(self, text: str) -> bool:
+        """Whether the text is clearly in another."""
+        if not self._script or not _is_long(text):
+            return False
+        if _script(text) != self._script:
+            return True
+        found = words(text)
+        known = sum(word in self._words for word in found)
+        return bool(self._language) and known < _KNOWN_WORDS * len(found) and detect_language(text) != self._language
+
+
+def _is_long(text: str) -> bool:
+    return len(text) >= _ENOUGH_LETTERS and _letters(text) >= _ENOUGH_LETTERS
+
+
+def _letters(text: str) -> int:
+    return sum(character.isalpha() for character in text)
+
+
+def _script(text: str) -> str:
+    """The script of most letters, by their Unicode names; Chinese and Japanese count as one."""
+    if text.isascii():
+        return "LATIN"
+    names = Counter(unicodedata.name(character, "?").partition(" ")[0] for character in text if character.isalpha())
+    script = names.most_common(1)[0][0] if names else ""
+    return "CJK" if script in ("CJK", "HIRAGANA", "KATAKANA") else script

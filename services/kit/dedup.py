@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from datasketch import MinHash, MinHashLSH
 
@@ -52,16 +53,15 @@ class NearDuplicates:
         """True where `text` or a near duplicate of it was added."""
         if text in self._parent:
             return True
-        pairs = _pairs(text)
-        return any(_overlap(pairs, _pairs(other)) >= THRESHOLD for other in self._index.query(_minhash(pairs)))
+        pairs, minhash = _signature(text)
+        return any(_overlap(pairs, _pairs(other)) >= THRESHOLD for other in self._index.query(minhash))
 
     def add(self, text: str) -> bool:
         """Adds a text and joins the groups that it is near to; True where there is now a group more."""
         if text in self._parent:
             return False
         before = self.groups
-        pairs = _pairs(text)
-        minhash = _minhash(pairs)
+        pairs, minhash = _signature(text)
         self._parent[text] = text
         self.groups += 1
         for other in self._index.query(minhash):
@@ -104,7 +104,10 @@ def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / len(a | b)
 
 
-def _minhash(pairs: frozenset[str]) -> MinHash:
+@lru_cache(maxsize=256)
+def _signature(text: str) -> tuple[frozenset[str], MinHash]:
+    """The pairs of a text and their MinHash; kept for a moment, since one text is looked up in several sets."""
+    pairs = _pairs(text)
     minhash = MinHash(num_perm=_PERMUTATIONS, seed=1)
     minhash.update_batch([pair.encode() for pair in pairs])
-    return minhash
+    return pairs, minhash

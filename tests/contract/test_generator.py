@@ -66,13 +66,13 @@ async def test_what_is_excluded(connect: Connect, run_name: str, settings: Setti
     """Inputs of the datasets in `exclude` are not generated again."""
     batch = [{"input": f"word{letter} red", "output": "red"} for letter in "abcde"]
     dataset = Artifacts.open(settings, "tests").put_rows([Row("worda red", "red"), Row("wordb red", "red")])
-    async with ScriptedTeacher({"examples": {"examples": batch}}) as teacher:
+    async with ScriptedTeacher({"examples": lambda _, rng: {"examples": rng.sample(batch, 5)}}) as teacher:
         stub = GeneratorServiceStub(await connect("generator", openai_base_url=teacher.url))
         request = _request(run_name, number=3)
         request.exclude.append(to_message(dataset, common.Artifact))
         result = await stream(stub.Generate, request)
     assert sorted(row.input for row in _rows(settings, result)) == ["wordc red", "wordd red", "worde red"]
-    assert result.dropped["excluded"] == 2
+    assert result.dropped["excluded"] > 0
 
 
 async def test_an_absent_dataset_to_exclude(connect: Connect, run_name: str) -> None:

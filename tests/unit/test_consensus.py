@@ -85,7 +85,7 @@ def test_demonstrations_and_excluded_inputs_are_left_out() -> None:
 def test_what_cannot_be_an_example(example: object, reason: str) -> None:
     """What has no input or output, or is out of all proportion, or is cut off, is dropped and counted by its reason."""
     collection = Collection(SHOWN)
-    assert collection.add(example) == ""
+    assert not collection.add(example)
     assert collection.usable == 0
     assert collection.dropped(10) == {reason: 1}
 

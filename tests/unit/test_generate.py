@@ -15,12 +15,13 @@ import pytest
 
 from services.generator import prompts
 from services.generator.generate import Generated, GenerateRequest, StopReason, check, generate, temperature
+from services.generator.pace import EXAMPLES_PER_REQUEST
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument, P2MError, Unauthenticated, Unavailable
 from services.kit.llm import Teacher
 from services.kit.settings import Settings
 from services.kit.values import Allowance, Demonstration, Progress, PromptSpec
-from tests.support.teacher import NONSENSE, OVERLOADED, WRONG_KEY, Fault, ScriptedTeacher
+from tests.support.teacher import NONSENSE, OVERLOADED, WRONG_KEY, Fault, ScriptedTeacher, schema_of
 
 SPEC = PromptSpec(
     "Name the colour among the words.",
@@ -61,35 +62,38 @@ def _answers(*batches: Sequence[tuple[str, str]]) -> Callable[..., Any]:
     return answer
 
 
-def _recorded(repeats: int = 3) -> Callable[..., Any]:
-    """A script as a recording gives it: request number i gets batch number i; some inputs come again."""
+def _recorded(repeated: float = 0.3) -> Callable[..., Any]:
+    """A script as a recording gives it: examples in their order, whoever asks; a share of the inputs come again."""
     count = iter(range(1_000_000))
 
-    def answer(_body: dict[str, Any], _rng: random.Random) -> Any:
+    def example() -> dict[str, str]:
         number = next(count)
         rng = random.Random(number)
-        pairs = [
-            (f"item {number * 5 + i - (rng.randrange(6) if i < repeats else 0)}", str(rng.randrange(3)))
-            for i in range(5)
-        ]
-        return {"examples": [{"input": given, "output": wanted} for given, wanted in pairs]}
+        place = rng.randrange(number) if number and rng.random() < repeated else number
+        return {"input": f"item {place}", "output": str(rng.randrange(3))}
 
-    return answer
+    return lambda body, _: {"examples": [example() for _ in range(_wanted(body))]}
+
+
+def _wanted(body: dict[str, Any]) -> int:
+    """How many examples a request asks for."""
+    return schema_of(body)[1]["properties"]["examples"]["maxItems"]
 
 
 # -- how it ends
 
 
 async def test_the_number(settings: Settings) -> None:
-    """It makes exactly the number, all different, and no more requests than that takes."""
+    """It makes exactly the number, all different; as all that comes is new, nothing is asked for in vain."""
     async with ScriptedTeacher() as teacher:
         made = await _made(settings, teacher)
-        assert teacher.count["requests"] == 6
+        asked = [_wanted(body) for body in teacher.requests]
+    assert sum(asked) == 30
     assert made.stop_reason == StopReason.NUMBER
     assert len({row.input for row in made.rows}) == 30
     assert {row.source for row in made.rows} == {"generated"}
     assert made.dropped == {}
-    assert made.ledger.requests == 6
+    assert made.ledger.requests == len(asked)
 
 
 async def test_the_budget(settings: Settings) -> None:
@@ -113,27 +117,26 @@ async def test_a_larger_budget_goes_on(settings: Settings) -> None:
     async with ScriptedTeacher() as teacher:
         first = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=2), SPEC, 30))
         made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=10), SPEC, 30))
-        assert teacher.count["requests"] == 6
+        assert teacher.count["requests"] == made.ledger.requests <= 12
     assert (made.stop_reason, len(made.rows)) == (StopReason.NUMBER, 30)
     assert {row.input for row in first.rows} <= {row.input for row in made.rows}
-    assert (made.ledger.requests, made.ledger.replayed) == (6, 2)
+    assert made.ledger.replayed == 2
 
 
 async def test_nothing_new(settings: Settings) -> None:
-    """Where the LLM repeats itself it ends after ten answers in a row that brought nothing, with what there is."""
+    """Where the LLM repeats itself it ends after fifty examples in a row that brought nothing, with what there is."""
     batch = [(f"the only input {word}", word) for word in ("one", "two", "three", "four", "five")]
     async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
-        made = await _made(settings, teacher)
-        assert teacher.count["requests"] == 11
+        made = await _made(settings.model_copy(update={"llm_concurrency": 1}), teacher)
     assert (made.stop_reason, len(made.rows)) == (StopReason.NOTHING_NEW, 5)
-    assert made.dropped == {"duplicate": 50}
+    assert 50 <= made.dropped["duplicate"] < 55
 
 
 async def test_only_what_is_excluded(settings: Settings) -> None:
     """Where all that comes is excluded or shown in the prompt there are no rows, and that is no error."""
     batch = [("lamp red door", "red"), ("old input", "x")]
     async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
-        made = await _made(settings, teacher, excluded=["old input"])
+        made = await _made(settings.model_copy(update={"llm_concurrency": 1}), teacher, excluded=["old input"])
     assert (made.stop_reason, made.rows) == (StopReason.NOTHING_NEW, ())
     assert made.dropped["copied_demonstration"] == made.dropped["excluded"] == made.ledger.requests
 
@@ -154,8 +157,9 @@ async def test_an_invalid_answer_costs_one_request(settings: Settings) -> None:
     """An answer that cannot be used is paid, counted and made up for; the others stay."""
     async with ScriptedTeacher(faults=[None, NONSENSE, None, NONSENSE]) as teacher:
         made = await _made(settings, teacher)
-        assert teacher.count["requests"] == 8
+        asked = [_wanted(body) for body in teacher.requests]
     assert (made.stop_reason, len(made.rows), made.ledger.invalid) == (StopReason.NUMBER, 30, 2)
+    assert sum(asked) <= 30 + asked[1] + asked[3] + 3
 
 
 async def test_a_wrong_key(settings: Settings) -> None:
@@ -180,7 +184,7 @@ async def test_an_llm_that_goes_away(settings: Settings) -> None:
             await _made(impatient, teacher, report=switch)
         teacher.always = None
         made = await _made(impatient, teacher)
-        assert teacher.count["answered"] == 6
+        assert teacher.count["answered"] == made.ledger.requests
     assert made.ledger.replayed >= 2
     assert len(made.rows) == 30
 
@@ -198,34 +202,60 @@ async def test_cancelled_and_taken_up_again(settings: Settings) -> None:
         cut_off = teacher.count["requests"] - teacher.count["answered"]
         made = await _made(slow, teacher)
         assert len(made.rows) == 30
-        assert teacher.count["requests"] <= 6 + cut_off + 2
+        assert teacher.count["requests"] == made.ledger.requests
+        assert sum(_wanted(body) for body in teacher.requests) <= 30 + 5 * cut_off
     assert made.ledger.replayed >= 2
 
 
 # -- what it depends on
 
 
-async def test_timing_changes_nothing(settings: Settings) -> None:
-    """The same answers, one at a time or many at once, in any order: as many requests, the same dataset."""
-    made = []
-    for number, (concurrency, latency) in enumerate([(1, 0.0), (4, 0.01), (16, 0.03)]):
-        own = settings.model_copy(update={"home": settings.home / str(number), "llm_concurrency": concurrency})
-        rng = random.Random(number)
-        async with ScriptedTeacher({"examples": _recorded()}, latency=latency) as teacher:
-            # Later requests are often answered first.
-            original = teacher._answer
+async def test_timing_changes_no_request(settings: Settings) -> None:
+    """While all that comes is new, the same requests are sent in whatever order and time the answers come."""
+    asked = []
+    for number, latency in enumerate([0.0, 0.01, 0.03]):
+        own = settings.model_copy(update={"home": settings.home / str(number)})
+        async with ScriptedTeacher(latency=latency) as teacher:
+            _jitter(teacher, random.Random(number))
+            made = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 60))
+            asked.append(sorted((body["seed"], _wanted(body)) for body in teacher.requests))
+        assert len(made.rows) == 60
+    assert asked[0] == asked[1] == asked[2]
 
-            async def jittered(*args: Any, original: Any = original, rng: random.Random = rng) -> Any:
-                response = await original(*args)
-                await asyncio.sleep(rng.random() * 0.05)
-                return response
 
-            teacher._answer = jittered  # type: ignore[method-assign]
-            made.append(await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 60)))
-    assert len({one.ledger.requests for one in made}) == 1
-    assert made[0].rows == made[1].rows == made[2].rows
-    assert made[0].dropped == made[1].dropped == made[2].dropped
-    assert made[0].dropped["duplicate"] > 0
+async def test_stored_answers_give_the_same_dataset(settings: Settings) -> None:
+    """From the stored answers comes the same dataset, with the same counts, without one request."""
+    request = GenerateRequest("run/generate", Allowance(), SPEC, 60)
+    async with ScriptedTeacher({"examples": _recorded()}, latency=0.01, faults=[None, NONSENSE]) as teacher:
+        _jitter(teacher, random.Random(1))
+        first = await _made(settings, teacher, request)
+        asked = teacher.count["requests"]
+        again = await _made(settings.model_copy(update={"llm_concurrency": 1}), teacher, request)
+        assert teacher.count["requests"] == asked
+    assert again.rows == first.rows
+    assert again.dropped == first.dropped
+    assert first.dropped["duplicate"] > 0
+
+
+async def test_repeats_are_made_up_for_by_a_forecast(settings: Settings) -> None:
+    """With three in ten repeated, the number is reached with few examples in surplus."""
+    async with ScriptedTeacher({"examples": _recorded()}, latency=0.005) as teacher:
+        made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 300))
+    assert len(made.rows) == 300
+    assert made.dropped["duplicate"] > 50
+    assert made.dropped.get("surplus", 0) <= 15
+
+
+def _jitter(teacher: ScriptedTeacher, rng: random.Random) -> None:
+    """Later requests are often answered first."""
+    original = teacher._answer
+
+    async def jittered(*args: Any) -> Any:
+        response = await original(*args)
+        await asyncio.sleep(rng.random() * 0.05)
+        return response
+
+    teacher._answer = jittered  # type: ignore[method-assign]
 
 
 async def test_no_barrier(settings: Settings) -> None:
@@ -243,22 +273,24 @@ async def test_no_barrier(settings: Settings) -> None:
 
 async def test_consensus(settings: Settings) -> None:
     """The most frequent output of an input wins, over all answers."""
+    own = settings.model_copy(update={"llm_concurrency": 1})
     first = [("pick me", "a"), ("x 1", "1"), ("x 2", "2"), ("x 3", "3"), ("x 4", "4")]
     other = [("pick me", "b"), ("y 1", "1"), ("y 2", "2"), ("y 3", "3"), ("y 4", "4")]
     third = [("pick me", "b"), ("z 1", "1"), ("z 2", "2"), ("z 3", "3"), ("z 4", "4")]
     request = GenerateRequest("run/generate", Allowance(), SPEC, 13)
     async with ScriptedTeacher({"examples": _answers(first, other, third)}) as teacher:
-        made = await _made(settings, teacher, request)
+        made = await _made(own, teacher, request)
     assert {row.input: row.output for row in made.rows}["pick me"] == "b"
     assert (len(made.rows), made.dropped) == (13, {"duplicate": 2})
 
 
 async def test_more_than_was_asked_for(settings: Settings) -> None:
-    """Examples beyond the five that a request asks for are not looked at, so that a count can be relied on."""
+    """Examples beyond those that a request asks for are not looked at, so that a count can be relied on."""
     batch = [(f"item {number}", "x") for number in range(9)]
     request = GenerateRequest("run/generate", Allowance(), SPEC, 5)
+    own = settings.model_copy(update={"llm_concurrency": 1})
     async with ScriptedTeacher({"examples": _answers(batch)}) as teacher:
-        made = await _made(settings, teacher, request)
+        made = await _made(own, teacher, request)
     assert sorted(row.input for row in made.rows) == [f"item {number}" for number in range(5)]
 
 
@@ -269,7 +301,7 @@ async def test_what_the_llm_reads(settings: Settings) -> None:
     """Every request begins alike, ends with the wish, and later ones show examples that were written before."""
     own = settings.model_copy(update={"llm_concurrency": 1})
     async with ScriptedTeacher() as teacher:
-        await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 90))
         asked = teacher.requests
     texts = [body["messages"][1]["content"] for body in asked]
     assert len({body["messages"][0]["content"] for body in asked}) == 1
@@ -283,7 +315,7 @@ async def test_what_the_llm_reads(settings: Settings) -> None:
     degrees = [body["temperature"] for body in asked]
     assert degrees == sorted(degrees)
     assert degrees[0] == 0.5
-    assert degrees[-1] == pytest.approx(0.5 + 0.7 * 95 / 100)
+    assert degrees[-1] == pytest.approx(0.5 + 0.7 * 85 / 90)
     assert len({body["seed"] for body in asked}) == len(asked)
 
 
@@ -311,9 +343,9 @@ def test_a_prompt_fits_its_context(context: int, length: int) -> None:
     text = "lorem ipsum " * (length // 12 + 1)
     spec = PromptSpec("Do it.", tuple(Demonstration(text, "x") for _ in range(12)))
     plan = prompts.plan(spec, context)
-    assert 1 <= plan.examples <= prompts.EXAMPLES_PER_REQUEST
+    assert 1 <= plan.examples <= EXAMPLES_PER_REQUEST
     for size in prompts.SIZES:
-        messages = prompts.messages(spec, size, [Demonstration(text, "y")] * 5, plan)
+        messages = prompts.messages(spec, size, [Demonstration(text, "y")] * 5, plan, plan.examples)
         told = sum(len(message["content"].encode()) for message in messages)
         assert told / 4 + plan.max_tokens <= context
         assert "Do it." in messages[1]["content"]
@@ -322,7 +354,7 @@ def test_a_prompt_fits_its_context(context: int, length: int) -> None:
 def test_the_own_language() -> None:
     """The LLM reads the instruction as the person wrote it, not its translation."""
     spec = PromptSpec("Find the date.", SPEC.demonstrations, "de", "Finde das Datum.")
-    text = prompts.messages(spec, prompts.COMPLEX, (), prompts.plan(spec, 8_192))[1]["content"]
+    text = prompts.messages(spec, prompts.COMPLEX, (), prompts.plan(spec, 8_192), 1)[1]["content"]
     assert "Finde das Datum." in text
     assert "Find the date." not in text
 
@@ -330,7 +362,9 @@ def test_the_own_language() -> None:
 def test_the_prompt_is_json_where_examples_are() -> None:
     """Examples are shown in the form in which they are to be answered, quotes and newlines and all."""
     tricky = Demonstration('say "hi"\nnow', "日本")
-    text = prompts.messages(PromptSpec("Do.", (tricky,)), prompts.SIMPLE, (), prompts.plan(SPEC, 8_192))[1]["content"]
+    text = prompts.messages(PromptSpec("Do.", (tricky,)), prompts.SIMPLE, (), prompts.plan(SPEC, 8_192), 1)[1][
+        "content"
+    ]
     [line] = re.findall(r"^\{.*\}$", text, re.MULTILINE)
     assert json.loads(line) == {"input": tricky.input, "output": tricky.output}
     assert "日本" in line

@@ -64,6 +64,7 @@ class GenerateRequest(_message.Message):
     INITIAL_TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_TEMPERATURE_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/generate/<part>"."""
     number: _builtins.int
@@ -90,6 +91,12 @@ class GenerateRequest(_message.Message):
     def exclude(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Artifact]:
         """Datasets whose inputs must not be generated again."""
 
+    @_builtins.property
+    def attributes(self) -> Global___Attributes:
+        """What examples are to differ in; unset: the LLM proposes it, by one request out of the allowance, where at least
+        100 examples are wanted.
+        """
+
     def __init__(
         self,
         *,
@@ -103,10 +110,11 @@ class GenerateRequest(_message.Message):
         initial_temperature: _builtins.float | None = ...,
         max_temperature: _builtins.float | None = ...,
         exclude: _abc.Iterable[_common_pb2.Artifact] | None = ...,
+        attributes: Global___Attributes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_temperature: _TypeAlias = _typing.Literal["initial_temperature"]  # noqa: Y015
     _WhichOneofArgType__initial_temperature: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature"]  # noqa: Y015
@@ -118,6 +126,80 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_temperature) -> _WhichOneofReturnType__max_temperature | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class Attributes(_message.Message):
+    """What examples of a task may differ in. A kind that is empty steers nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPICS_FIELD_NUMBER: _builtins.int
+    LENGTHS_FIELD_NUMBER: _builtins.int
+    DIFFICULTIES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What inputs may be about, a few words each. Requests go round the list."""
+
+    @_builtins.property
+    def lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How long inputs may be, in words a writer understands; one is drawn for each request."""
+
+    @_builtins.property
+    def difficulties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How hard inputs may be; one is drawn for each request."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All outputs, where they are a few labels; the rarest so far are asked for."""
+
+    def __init__(
+        self,
+        *,
+        topics: _abc.Iterable[_builtins.str] | None = ...,
+        lengths: _abc.Iterable[_builtins.str] | None = ...,
+        difficulties: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difficulties", b"difficulties", "labels", b"labels", "lengths", b"lengths", "topics", b"topics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attributes: _TypeAlias = Attributes  # noqa: Y015
+
+@_typing.final
+class RepeatShare(_message.Message):
+    """How much of a stretch of the run was said before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    """Examples asked for up to the end of the stretch."""
+    duplicates: _builtins.float
+    """Usable examples of the stretch whose input was there already, 0 to 100 percent."""
+    near_duplicates: _builtins.float
+    """Usable examples of the stretch whose input was near to another, 0 to 100 percent. One that joins
+    two groups of near examples counts twice.
+    """
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        duplicates: _builtins.float = ...,
+        near_duplicates: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "examples", b"examples", "near_duplicates", b"near_duplicates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepeatShare: _TypeAlias = RepeatShare  # noqa: Y015
 
 @_typing.final
 class GenerateResult(_message.Message):
@@ -151,6 +233,9 @@ class GenerateResult(_message.Message):
     STOP_REASON_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     LLM_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows in it."""
     stop_reason: Global___StopReason.ValueType
@@ -164,12 +249,27 @@ class GenerateResult(_message.Message):
     @_builtins.property
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Examples left out, by reason: "invalid", "duplicate", "near_duplicate", "excluded", "copied_demonstration",
-        "too_long", "truncated", "surplus".
+        "too_long", "truncated", "other_label" (the demonstrations show a few labels, and it is none), "other_language",
+        "surplus".
         """
 
     @_builtins.property
     def ledger(self) -> _common_pb2.Ledger:
         """What was spent."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Metric]:
+        """How varied the rows are: "distinct_1" and "distinct_2", different words and pairs of adjacent words in percent of
+        all in the inputs; "label_balance", the entropy of the outputs in percent of the largest, where there are labels.
+        """
+
+    @_builtins.property
+    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepeatShare]:
+        """The share of repeats over the run, before they were removed, in the order of arrival."""
+
+    @_builtins.property
+    def attributes(self) -> Global___Attributes:
+        """What the examples were made to differ in, by the LLM's proposal or the request."""
 
     def __init__(
         self,
@@ -180,10 +280,13 @@ class GenerateResult(_message.Message):
         stop_reason: Global___StopReason.ValueType = ...,
         ledger: _common_pb2.Ledger | None = ...,
         llm: _builtins.str = ...,
+        metrics: _abc.Iterable[_common_pb2.Metric] | None = ...,
+        repeats: _abc.Iterable[Global___RepeatShare] | None = ...,
+        attributes: Global___Attributes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "ledger", b"ledger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dataset", b"dataset", "ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "llm", b"llm", "rows", b"rows", "stop_reason", b"stop_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "llm", b"llm", "metrics", b"metrics", "repeats", b"repeats", "rows", b"rows", "stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
