@@ -3,8 +3,8 @@
     Configs(settings).confirmed(found, k)     what was found, without those of which the config says that they don't fit
 
 A config is a few kilobytes; weights are not touched. Asked are the first few, together, for a few seconds in all; what
-does not come in time, or comes broken, says nothing. After a hub that could not be reached it is left alone for a
-minute. Configs that came stay in the hub client's cache, verdicts in memory.
+does not come in time, or comes broken, says nothing. A hub that could not be reached, or was late, is left alone for a
+minute. Verdicts stay in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from catalogue import architectures
@@ -93,6 +92,8 @@ class Configs:
 
         tasks = [asyncio.create_task(one(location)) for location in unknown]
         _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
+        if late:
+            self._not_before = time.monotonic() + _LEFT_ALONE_S
         for task in late:
             task.cancel()
 
@@ -112,26 +113,21 @@ def _look(location: str, settings: Settings) -> Verdict:
 
 
 def _config(location: str, settings: Settings) -> dict[str, Any]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    """One plain request: the hub client's download tries again for half a minute where nobody answers."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    name = locations.split(location)[1]
-    repo, _, revision = name.partition("@")
+    repo, _, revision = locations.split(location)[1].partition("@")
+    url = hf_hub_url(repo, "config.json", revision=revision or None, endpoint=settings.hub_url)
     try:
-        path = hf_hub_download(
-            repo,
-            "config.json",
-            revision=revision or None,
-            cache_dir=settings.hub_cache,
-            endpoint=settings.hub_url,
-            etag_timeout=_REQUEST_S,
-        )
+        response = get_session().get(url, headers=build_hf_headers(), timeout=_REQUEST_S, follow_redirects=True)
+        hf_raise_for_status(response)
+    except EntryNotFoundError as error:
+        raise NotFound("NO_CONFIG", f"{repo} has no config.json: it is no model for transformers.") from error
     except Exception as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise NotFound("NO_CONFIG", f"{repo} has no config.json: it is no model for transformers.") from error
         raise locations.hub_error(error, repo, settings) from error
-    text = Path(path).read_bytes()[:_LONGEST]
-    config = json.loads(text)
+    config = json.loads(response.content[:_LONGEST])
     if not isinstance(config, dict):
         raise ValueError(f"{repo}: its config.json is no object")
     return config

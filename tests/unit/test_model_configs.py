@@ -107,6 +107,17 @@ async def test_a_hub_that_hangs_is_not_waited_for(online: Settings, monkeypatch:
     server.close()
 
 
+@pytest.mark.parametrize("config", [b"<html>", b"[]", b"", b"\xff\x00", b'{"model_type"'])
+async def test_a_config_that_is_none_says_nothing(online: Settings, config: bytes) -> None:
+    """A config that cannot be read leaves the model in, flagged, and the next one is asked about all the same."""
+    async with Hub() as hub:
+        hub.add("models", "acme/broken", {"config.json": config})
+        hub.add("models", "acme/t5", _files(model_type="t5"))
+        asked = Configs(online.model_copy(update={"hub_url": hub.url}))
+        first, second = (await asked.confirmed(_found("acme/broken", "acme/t5"), 2)).candidates
+    assert first == _candidate("acme/broken") and second.flags == ()
+
+
 async def test_offline_nothing_is_asked(settings: Settings, tmp_path: Path) -> None:
     """With the hub switched off no request is made."""
     async with Hub() as hub:
