@@ -143,10 +143,12 @@ class Limits:
             allowed &= facts.located | self._downloaded()
         return allowed
 
-    def fastest(self) -> str:
-        """What to ask for instead, one sentence, where no model is fast enough."""
+    def too_fast(self) -> str:
+        """What could be asked for instead, one sentence, where no model is fast enough; "" where one is."""
         known = self._facts.parameters[self._facts.parameters > 0]
         least = float(cpu_latency_ms(known.min())) if len(known) else 0.0
+        if not 0 < self._constraints.cpu_latency_ms < least:
+            return ""
         return (
             f"No model answers within {self._constraints.cpu_latency_ms:,.0f} ms. That is estimated for an answer of "
             f"{TOKENS_WRITTEN} tokens on one CPU; the catalogue's smallest takes about {least:,.0f} ms."

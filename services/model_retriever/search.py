@@ -125,8 +125,8 @@ class Models:
             found, more = self._best(self._used(), scored.score <= 0, allowed, wanted, limits, settings)
             found, lost = [Hit(hit.number, 0.0) for hit in found], [*lost, *more]
             notes = [_LITTLE_LEFT] if found else []
-        if not found and constraints.cpu_latency_ms:
-            notes.append(limits.fastest())
+        if not found and (slow := limits.too_fast()):
+            notes.append(slow)
         telling = _Telling(query)
         candidates = [
             self._candidate(hit.number, self.index.entry(hit.number), scored, telling, limits) for hit in found
