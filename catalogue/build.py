@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalogue import remembered, stored
+from catalogue import stored
 from catalogue.cards import model_text
 from catalogue.dataset_cards import dataset_text
 from catalogue.facts import facts
@@ -90,11 +90,7 @@ async def build_one(
     if kind == "datasets" or settings.encode_models:
         digest = embed.digest(locations.resolve(settings.encoder, settings))
         before = await asyncio.to_thread(_before, out / kind, digest)
-        vectors = None if files else await asyncio.to_thread(remembered.recall, texts, digest)
-        if vectors is None:
-            vectors = await _vectors(texts, before, settings, report, encoder)
-            if not files:
-                await asyncio.to_thread(remembered.keep, texts, digest, vectors)
+        vectors = await _vectors(texts, before, settings, report, encoder)
     report(Progress(message=f"Indexing {len(entries):,} {kind}"))
     source = f"{'given' if files else 'starter'}:{_digest(entries)}"
     return await asyncio.to_thread(
@@ -175,11 +171,15 @@ async def _encoded(
 ) -> Vectors:
     """By `encoder`, which is loaded already and asked a few at a time; without it in a child process."""
     if encoder is not None:
+        # Texts of one length together: a long one among short ones makes all of them as long.
+        order = np.argsort([len(text) for text in texts], kind="stable")
         asked = [
-            await encoder.ask(embed.Texts(tuple(texts[start : start + _FEW])), embed.Vectors)
-            for start in range(0, len(texts), _FEW)
+            await encoder.ask(embed.Texts(tuple(texts[number] for number in few)), embed.Vectors)
+            for few in np.array_split(order, max(1, len(texts) // _FEW))
         ]
-        return np.concatenate([np.asarray(part.vectors, np.float32) for part in asked])
+        found = np.concatenate([np.asarray(part.vectors, np.float32) for part in asked])
+        in_place: Vectors = found[np.argsort(order)]
+        return in_place
     with tempfile.TemporaryDirectory(prefix="p2m-catalogue-") as folder:
         request = embed.TextFile(f"{folder}/texts.jsonl", f"{folder}/vectors.npy")
         await asyncio.to_thread(_write_lines, Path(request.texts), texts)
