@@ -19,6 +19,7 @@ it knows at the time, so other delays may take a few requests more or less.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -152,11 +153,11 @@ async def generate(
     def in_flight() -> int:
         return -(-session.places // jobs())
 
-    def next_size() -> int:
+    def next_size(slot: int) -> int:
         left = request.allowance.requests
         left = None if left is None else left - session.ledger.requests - len(tasks)
         places = -(-settings.llm_concurrency // jobs())
-        return pace.size(collection.kept, places, session.per_second, left)
+        return pace.size(slot, collection.kept, places, session.per_second, left)
 
     def question(slot: int, size: int) -> Ask:
         rng = random.Random(f"{request.seed}/{request.part}/{slot}")
@@ -181,7 +182,7 @@ async def generate(
         take(size, await session.ask(Ask(key, (), prompts.schema(size))))
         await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
     tasks: dict[asyncio.Task[Any], int] = {}
-    slot = 0
+    slot = next(place for place in itertools.count() if place not in stored)
     within_budget = True
     proposal = None
     if not attributes and _is_worth_steering(request):
@@ -192,12 +193,10 @@ async def generate(
     try:
         while True:
             report(_progress(request, collection.kept, session.ledger))
-            while within_budget and len(tasks) < in_flight() and (size := next_size()):
-                while slot in stored:
-                    slot += 1
+            while within_budget and len(tasks) < in_flight() and (size := next_size(slot)):
                 tasks[asyncio.create_task(session.ask(question(slot, size)))] = size
                 pace.sent(size)
-                slot += 1
+                slot = next(place for place in itertools.count(slot + 1) if place not in stored)
             if not tasks:
                 break
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,8 @@
     Pace        size: of the next request, 0 for none now; sent, answered: what became of it
 
 Several examples in a request share its prompt; but one request of many makes the last wait long, and a small LLM loses
-the thread. So requests get smaller as the end comes near (guided self-scheduling, Polychronopoulos and Kuck, 1987), and
+the thread. So requests get smaller as the end comes near (guided self-scheduling, Polychronopoulos and Kuck, 1987), the
+first are small too, since their answers tell how fast the LLM is and give later ones something to differ from, and
 they end where one example more no longer pays: where it is so often unusable or repeated that it brings less than the
 average of the request, its prompt counted as one example.
 
@@ -20,6 +21,8 @@ EXAMPLES_PER_REQUEST = 5
 
 # So many requests' worth of places are kept for the end: more makes the requests smaller earlier.
 _EVENNESS = 1.4
+# By the time that all places are taken, requests may ask for so many examples more than the first did.
+_FIRST_SHARE = 8
 # What one believes before there are answers: so many examples were all new.
 _PRIOR = 5.0
 _LEAST_SHARE = 0.2
@@ -42,8 +45,10 @@ class Pace:
         self._asked_at = [0] * most
         self._new_at = [0] * most
 
-    def size(self, kept: int, places: int, per_second: float | None = None, requests_left: int | None = None) -> int:
-        """Examples to ask for in the next request; 0 where what is under way may do, or nothing new comes any more.
+    def size(
+        self, slot: int, kept: int, places: int, per_second: float | None = None, requests_left: int | None = None
+    ) -> int:
+        """Examples to ask for in request `slot`; 0 where what is under way may do, or nothing new comes any more.
 
         `places` requests can be under way at once, `per_second` of them sent where there is a limit, and
         `requests_left` paid for.
@@ -55,7 +60,7 @@ class Pace:
             return 0
         if per_second is not None:
             places = min(places, max(1, math.ceil(per_second * _ANSWER_S)))
-        even = math.ceil(_EVENNESS * needed / max(1, places))
+        even = min(math.ceil(_EVENNESS * needed / max(1, places)), 1 + _FIRST_SHARE * slot // max(1, places))
         if requests_left is not None:
             even = max(even, math.ceil(_EVENNESS * needed / max(1, requests_left)))
         return min(needed, even, self._most_that_pays())

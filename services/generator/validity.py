@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.util import find_spec
 
 from services.generator.variety import implied_labels
@@ -108,10 +109,7 @@ class _Language:
         joined = " ".join(texts)
         self._script = _script(joined) if _letters(joined) >= _ENOUGH_LETTERS else ""
         self._words = frozenset(words(joined))
-        self._language = ""
-        if self._script and find_spec("lingua"):
-            found = {detect_language(text) for text in [joined, *(text for text in texts if _is_long(text))]}
-            self._language = found.pop() if len(found) == 1 else ""
+        self._texts = [joined, *filter(_is_long, texts)]
 
     def is_other(self, text: str) -> bool:
         """Whether the text is clearly in another."""
@@ -121,7 +119,17 @@ class _Language:
             return True
         found = words(text)
         known = sum(word in self._words for word in found)
-        return bool(self._language) and known < _KNOWN_WORDS * len(found) and detect_language(text) != self._language
+        if known >= _KNOWN_WORDS * len(found) or not self._language:
+            return False
+        return detect_language(text) != self._language
+
+    @cached_property
+    def _language(self) -> str:
+        # A second to load the detector, which most runs never need.
+        if not find_spec("lingua"):
+            return ""
+        found = {detect_language(text) for text in self._texts}
+        return found.pop() if len(found) == 1 else ""
 
 
 def _is_long(text: str) -> bool:

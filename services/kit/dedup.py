@@ -27,6 +27,9 @@ THRESHOLD = 0.9
 # 16 bands of 8: of pairs that overlap by 0.9, one in 8,000 is missed; by 0.5, one in 16 is compared.
 _BANDS, _BAND_ROWS = 16, 8
 _PERMUTATIONS = _BANDS * _BAND_ROWS
+_MINHASH = MinHash(
+    num_perm=_PERMUTATIONS, seed=1
+)  # of nothing; copied, since drawing the permutations takes longer than using them
 
 # Punctuation that changes no example: stops, commas, quotes. The rest ("?", "-", "+", "#", "(") may.
 _SENTENCE_PUNCTUATION = frozenset(".,;:!…'\"`´‘’‚“”„«»‹›。、，．！；：「」『』")
@@ -108,6 +111,6 @@ def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
 def _signature(text: str) -> tuple[frozenset[str], MinHash]:
     """The pairs of a text and their MinHash; kept for a moment, since one text is looked up in several sets."""
     pairs = _pairs(text)
-    minhash = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    minhash = _MINHASH.copy()
     minhash.update_batch([pair.encode() for pair in pairs])
     return pairs, minhash

@@ -143,7 +143,7 @@ async def test_a_cancel_keeps_what_was_paid(connect: Connect, run_name: str) -> 
         await asyncio.sleep(0.3)
         assert teacher.count["requests"] == asked
         result = await stream(stub.Generate, _request(run_name, number=40))
-        assert teacher.count["requests"] <= 9
+        assert teacher.count["requests"] <= 11
     assert result.rows == 40
     assert result.ledger.replayed >= 1
 
