@@ -152,9 +152,10 @@ class Endpoint:
 
     async def send(self, question: Question) -> Reply:
         """One answer, within a `turn`. Raises Again where a later try may succeed, else what is wrong for good."""
-        name, estimate = question.schema.name, self._estimate(question)
+        name, estimate, load = question.schema.name, self._estimate(question), self.concurrency.in_flight
         reply, seconds = await self._in_some_format(question)
-        self.concurrency.answered(name, seconds)
+        # Answers that may be longer take longer: they are compared with their like.
+        self.concurrency.answered(f"{name}/{question.max_tokens}", seconds, load)
         self.answered_at = time.monotonic()
         self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
         beyond = float(reply.prompt_tokens + reply.completion_tokens - self.prompt_tokens(question))

@@ -2,7 +2,7 @@
 
 Bucket          so much a minute; learns its figures from x-ratelimit-* headers
 Rates           a request bucket and a token bucket, passed in order of arrival
-Concurrency     how many requests are in flight: additive increase, multiplicative decrease
+Concurrency     how many requests are in flight: by refusals and by latency
 retry_after     the delay that a refusal asks for
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 # Latencies whose median is compared: fewer waver too much, more come too late.
-_SAMPLE = 16
+_SAMPLE = 8
 # How far a level read from a header moves our own count.
 _TRUST = 0.2
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -118,28 +118,37 @@ class Rates:
 
 
 class Concurrency:
-    """How many requests may be in flight: from few up to `most`, by what the server can bear.
+    """How many requests may be in flight: from `start` up to `most`, by what the server can bear.
 
-    Each answer that found the window full widens it: by one until the first decrease, then by 1/window, which is one a
-    round trip (Chiu and Jain, 1989). A refusal or a timeout narrows it to 0.7 of what it was, once a round trip. Where
-    the median latency grows, a queue is building at a server that refuses nothing: at 1.5 times the lowest seen the
-    window stays, beyond twice it narrows in proportion (after TCP Vegas, Brakmo and Peterson, 1995).
+    A server that refuses narrows it to 0.7 of what it was, once a round trip, and from then on each answer widens it by
+    1/window, which is one a round trip (Chiu and Jain, 1989).
+
+    A server that queues in silence tells by its latency. Answers are kept by their load, which is how many were in
+    flight when they were sent: those of the lightest loads give the time of an answer that did not wait. Only they move
+    it, lest a queue be taken for the rule. Until a queue was met, four times as many are sent as were served without a
+    wait: of many sent at once, a server without a queue answers early and late ones first, one with a queue the early
+    ones. From then on the window is twice what is served at once, by Little's law: load * time without waiting / time.
+    So as many wait as are served: the server is never idle, nobody waits for long (after BBR, Cardwell et al., 2016).
     """
 
-    def __init__(self, most: int, start: int = 8) -> None:
+    def __init__(self, most: int, start: int = 64) -> None:
         self.most = most
         self.in_flight = 0
         self._window = float(min(start, most))
-        self._rising_fast = True
-        self._steady = False
+        self._refused = self._queued = False
         self._narrowed_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._latencies: dict[str, list[float]] = defaultdict(list)
-        self._lowest: dict[str, float] = {}
+        self._by_load: dict[str, dict[int, deque[float]]] = defaultdict(lambda: defaultdict(lambda: deque(maxlen=8)))
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_SAMPLE)  # growth of the latency; load
 
     @property
     def window(self) -> int:
         return max(1, int(self._window))
+
+    def narrow_to(self, most: int) -> None:
+        """The server says how many it serves: never more than `most` from now on."""
+        self.most = min(self.most, most)
+        self._window = min(self._window, self.most)
 
     async def enter(self) -> None:
         if self.in_flight < self.window and not self._waiting:
@@ -158,34 +167,62 @@ class Concurrency:
         self.in_flight -= 1
         self._admit()
 
-    def answered(self, kind: str, seconds: float) -> None:
-        """An answer came after so many seconds; only latencies of one kind are compared."""
-        if self.in_flight >= self.window and not self._steady:
-            self._window = min(self.most, self._window + (1.0 if self._rising_fast else 1.0 / self._window))
-        sample = self._latencies[kind]
-        sample.append(seconds)
-        if len(sample) >= _SAMPLE:
-            self._compare(kind, statistics.median(sample))
-            sample.clear()
+    def answered(self, kind: str, seconds: float, load: int) -> None:
+        """An answer came after so many seconds, sent as the `load`th in flight; latencies of one kind are compared."""
+        self._by_load[kind][load.bit_length()].append(seconds)
+        growth = seconds / max(self._unhindered(kind), 1e-6)
+        if time.monotonic() - seconds >= self._narrowed_at:  # the others were sent into a queue that is being mended
+            self._recent.append((growth, load))
+        if self.in_flight >= self.window:
+            self._widen()
+        self._narrow_to_a_short_queue()
         self._admit()
 
     def refused(self, sent_at: float) -> None:
         """A request sent at `sent_at` (monotonic) was refused or timed out."""
         if sent_at > self._narrowed_at:  # those sent before the last decrease say nothing new
-            self._narrow(0.7)
+            self._refused = True
+            self._narrow(0.7 * min(self._window, self.in_flight))
 
-    def _compare(self, kind: str, median: float) -> None:
-        # The lowest is forgotten slowly, since a server may have become slower for good.
-        lowest = min(median, self._lowest.get(kind, median) * 1.02)
-        self._lowest[kind] = lowest
-        growth = median / max(lowest, 1e-6)
-        self._steady = growth > 1.5
-        if growth > 2:
-            self._narrow(max(0.5, 2 / growth))
+    def _unhindered(self, kind: str) -> float:
+        """Seconds of an answer that did not wait for others: the lowest mean over the answers of the lightest loads."""
+        means, total, count = [], 0.0, 0
+        for _, sample in sorted(self._by_load[kind].items()):
+            total, count = total + sum(sample), count + len(sample)
+            if count >= 4:
+                means.append(total / count)
+        return min(means, default=total / count)
 
-    def _narrow(self, factor: float) -> None:
-        self._window = max(1.0, self._window * factor)
-        self._rising_fast = False
+    def _widen(self) -> None:
+        if len(self._recent) < _SAMPLE // 2:
+            return
+        if self._refused:
+            wider = self._window + 1.0 / self._window if self._growth() < 2 else 0.0
+        elif self._queued:
+            wider = 2 * self._at_once()
+        else:
+            wider = 4.0 * max((load for growth, load in self._recent if growth < 1.5), default=0)
+        self._window = max(self._window, min(self.most, wider))
+
+    def _narrow_to_a_short_queue(self) -> None:
+        if len(self._recent) == _SAMPLE and self._growth() > 2.5 and 2 * self._at_once() < self._window:
+            self._queued = True
+            self._narrow(2 * self._at_once())
+
+    def _growth(self) -> float:
+        """Of the latency, over that of answers that did not wait."""
+        return statistics.median(growth for growth, _ in self._recent)
+
+    def _at_once(self) -> float:
+        """How many the server serves at once."""
+        return statistics.median(load / max(growth, 1e-6) for growth, load in self._recent)
+
+    def _narrow(self, window: float) -> None:
+        self._window = max(1.0, window)
+        self._recent.clear()
+        for sample in self._by_load.values():  # of heavier loads nothing new will be heard for long
+            for heavier in [bits for bits in sample if 1 << bits > 2 * self._window]:
+                del sample[heavier]
         self._narrowed_at = time.monotonic()
 
     def _admit(self) -> None:

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     llm: str = Field("gpt-4o-mini", description="The LLM's name at its endpoint.")
     llm_concurrency: int = Field(
-        256, ge=1, description="Most requests in flight at once; fewer where the LLM's server cannot bear them."
+        512, ge=1, description="Most requests in flight at once; fewer where the LLM's server cannot bear them."
     )
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
     llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")

@@ -147,7 +147,7 @@ from services.kit.settings import Settings
 from services.kit.values import Allowance
 
 async def main(home, url):
-    settings = Settings(home=home, openai_base_url=url, openai_api_key="")
+    settings = Settings(home=home, openai_base_url=url, openai_api_key="", llm_concurrency=16)
     session = Teacher.from_settings(settings, Artifacts.open(settings, "tests")).session("run", Allowance())
     schema = Schema("answer", {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]})
 
