@@ -6,8 +6,8 @@
     ├── variety         what each request is to be about
     └── consensus       what becomes of the answers
 
-Requests are numbered (slots), and answers are taken as they come: nobody waits for the slowest of a batch. No request
-under way is cancelled when the number is reached, since it is paid for.
+Requests are numbered (slots), and answers are taken as they come: nobody waits for the slowest of a batch. What is
+under way when the number is reached could only be surplus: it is given a second, then let go, and booked as lost.
 
 What the result depends on: the dataset is a function of the set of answers that were paid for, whatever their order
 (`consensus`). An answer that is stored already, from an attempt that was cut off, is taken first and never asked for
@@ -22,6 +22,7 @@ import asyncio
 import itertools
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -45,6 +46,8 @@ _NONSENSE = 20
 _STEERED_EXAMPLES, _STEERED_REQUESTS = 100, 20
 # Examples after which the longest one tells how long an answer may be.
 _TELLING = 20
+# What an answer that can only be surplus is waited for.
+_SURPLUS_S = 1.0
 # Parts of the run for which the share of repeats is told.
 _STRETCHES = 20
 
@@ -184,6 +187,7 @@ async def generate(
     tasks: dict[asyncio.Task[Any], int] = {}
     slot = next(place for place in itertools.count() if place not in stored)
     within_budget = True
+    enough_at = 0.0
     proposal = None
     if not attributes and _is_worth_steering(request):
         # The first examples do not wait for it.
@@ -199,7 +203,13 @@ async def generate(
                 slot = next(place for place in itertools.count(slot + 1) if place not in stored)
             if not tasks:
                 break
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            patience = None
+            if collection.kept >= request.number:
+                enough_at = enough_at or time.monotonic()
+                patience = max(0.0, enough_at + _SURPLUS_S - time.monotonic())
+            done, _ = await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
             for task in done:
                 size = tasks.pop(task)
                 pace.ended(size)

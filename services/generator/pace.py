@@ -9,8 +9,9 @@ they end where one example more no longer pays: where it is so often unusable or
 average of the request, its prompt counted as one example.
 
 How many are still needed is a forecast: what is missing, by the share that was new so far, less what is under way.
-While all that comes is new, the forecast is exact, and which requests are sent depends on the number alone; with
-repeats, it depends on what was known when one was sent, and a few examples may be surplus.
+While all that comes is new, the forecast is exact, and which requests are sent depends on the number alone: a request
+that was lost in a crash is sent again at its own size. With repeats, it depends on what was known when one was sent,
+and a few examples may be surplus.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Pace:
         self._under_way = 0
         self._since_new = 0
         self._patience = max(_DRY, number // 10)
+        self._left = [number]  # by slot: what would be left for it and those after it, were all new
         self._asked_at = [0] * most
         self._new_at = [0] * most
 
@@ -60,7 +62,7 @@ class Pace:
             return 0
         if per_second is not None:
             places = min(places, max(1, math.ceil(per_second * _ANSWER_S)))
-        even = min(math.ceil(_EVENNESS * needed / max(1, places)), 1 + _FIRST_SHARE * slot // max(1, places))
+        even = _even(slot, max(needed, self._left_for(slot, places)), places)
         if requests_left is not None:
             even = max(even, math.ceil(_EVENNESS * needed / max(1, requests_left)))
         return min(needed, even, self._most_that_pays())
@@ -82,6 +84,13 @@ class Pace:
             self._new_at[place] += place < len(new) and new[place]
         self._since_new = 0 if any(new) else self._since_new + size
 
+    def _left_for(self, slot: int, places: int) -> int:
+        while len(self._left) <= slot:
+            left = self._left[-1]
+            size = min(left, _even(len(self._left) - 1, left, places), len(self._asked_at))
+            self._left.append(left - size)
+        return self._left[slot]
+
     def _share(self, kept: int) -> float:
         """The share of what was asked for that was new."""
         return max(_LEAST_SHARE, (min(kept, self.read) + _PRIOR) / (self.read + _PRIOR))
@@ -94,3 +103,8 @@ class Pace:
             if total / (1 + size) >= best_rate:
                 best, best_rate = size, total / (1 + size)
         return best
+
+
+def _even(slot: int, needed: int, places: int) -> int:
+    """The size of request `slot` with which `places` at once come to an end together; small for the first ones."""
+    return min(math.ceil(_EVENNESS * needed / max(1, places)), 1 + _FIRST_SHARE * slot // max(1, places))

@@ -16,6 +16,7 @@ import pytest
 from services.generator import prompts
 from services.generator.generate import Generated, GenerateRequest, StopReason, check, generate, temperature
 from services.generator.pace import EXAMPLES_PER_REQUEST
+from services.generator.variety import Attributes
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument, P2MError, Unauthenticated, Unavailable
 from services.kit.llm import Teacher
@@ -27,6 +28,7 @@ SPEC = PromptSpec(
     "Name the colour among the words.",
     (Demonstration("lamp red door", "red"), Demonstration("blue cat sat", "blue"), Demonstration("a b green", "green")),
 )
+TRAINS = Attributes(topics=("trains",))
 REQUEST = GenerateRequest("run/generate", Allowance(), SPEC, 30)
 
 
@@ -270,6 +272,108 @@ async def test_no_barrier(settings: Settings) -> None:
         assert max(seen) >= 25
         made = await job
     assert len(made.rows) == 30
+
+
+async def test_nobody_waits_for_surplus(settings: Settings) -> None:
+    """When the number is reached, an answer that hangs is let go after a second, and booked."""
+    topics = {"topics": ["a"], "lengths": [], "difficulties": [], "labels": []}
+
+    async def slow_proposal(request: Any, body: dict[str, Any], fault: Any) -> Any:
+        if schema_of(body)[0] == "attributes":
+            await asyncio.sleep(30)
+        return await answer(request, body, fault)
+
+    async with ScriptedTeacher(lambda body, rng: topics if schema_of(body)[0] == "attributes" else None) as teacher:
+        answer = teacher._answer
+        teacher._answer = slow_proposal  # type: ignore[method-assign]
+        async with asyncio.timeout(10):
+            made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        assert made.ledger.requests == teacher.count["requests"]
+    assert len(made.rows) == 100
+
+
+# -- what makes the examples differ
+
+
+async def test_the_llm_proposes_what_examples_differ_in(settings: Settings) -> None:
+    """It is asked once, later requests keep to what it proposed, and the result tells it."""
+    proposed = {"topics": ["boats", "birds", "boats"], "lengths": ["short"], "difficulties": [], "labels": []}
+    script = {"attributes": proposed}
+    own = settings.model_copy(update={"llm_concurrency": 4})
+    async with ScriptedTeacher(script, latency=0.01) as teacher:
+        made = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        again = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        texts = [body["messages"][1]["content"] for body in teacher.requests if schema_of(body)[0] == "examples"]
+        assert teacher.by_schema["attributes"] == 1
+    assert made.attributes == again.attributes == Attributes(("boats", "birds"), ("short",))
+    assert sum("Topics, one for each example: b" in text and "short" in text for text in texts) >= len(texts) - 5
+    for topic in ("boats", "birds"):
+        assert sum(topic in text for text in texts) >= len(texts) // 2 - 5
+
+
+async def test_a_person_s_attributes(settings: Settings) -> None:
+    """Where the request tells what examples differ in, the LLM is not asked for it."""
+    given = Attributes(topics=("trains",), labels=("red", "blue"))
+    async with ScriptedTeacher() as teacher:
+        made = await _made(settings, teacher, GenerateRequest("r", Allowance(), SPEC, 100, attributes=given))
+        assert teacher.by_schema["attributes"] == 0
+        assert all("trains" in body["messages"][1]["content"] for body in teacher.requests)
+        assert all("Outputs, one for each" in body["messages"][1]["content"] for body in teacher.requests)
+    assert made.attributes == given
+
+
+@pytest.mark.parametrize(
+    ("number", "allowance"), [(99, Allowance()), (100, Allowance(requests=19)), (100, Allowance(requests=0))]
+)
+async def test_no_proposal_where_it_does_not_pay(settings: Settings, number: int, allowance: Allowance) -> None:
+    """For few examples or few requests, no request is spent on it."""
+    async with ScriptedTeacher() as teacher:
+        await _made(settings, teacher, GenerateRequest("run/generate", allowance, SPEC, number))
+        assert teacher.by_schema["attributes"] == 0
+
+
+async def test_a_proposal_that_is_no_use(settings: Settings) -> None:
+    """Where the LLM proposes nonsense, generation goes on without."""
+    async with ScriptedTeacher({"attributes": "I would rather not."}) as teacher:
+        made = await _made(settings, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 100))
+        assert teacher.by_schema["attributes"] == 1
+    assert (len(made.rows), made.attributes, made.ledger.invalid) == (100, Attributes(), 1)
+
+
+async def test_how_varied_it_is(settings: Settings) -> None:
+    """The result tells distinct-1 and -2 of the rows, and the share of repeats stretch by stretch."""
+    async with ScriptedTeacher({"examples": _recorded(0.3)}) as teacher:
+        made = await _made(settings, teacher, GenerateRequest("r", Allowance(), SPEC, 99, attributes=TRAINS))
+    metrics = {metric.name: metric.value for metric in made.metrics}
+    assert metrics["distinct_1"] == pytest.approx(100 * 100 / 198, abs=0.01)  # "item" and 99 numbers
+    assert metrics["distinct_2"] == 100
+    assert [share.examples for share in made.repeats] == sorted(share.examples for share in made.repeats)
+    assert 15 < sum(share.duplicates for share in made.repeats) / len(made.repeats) < 45
+
+
+async def test_a_budget_of_few_requests_is_filled(settings: Settings) -> None:
+    """Where few requests are allowed, each asks for as many examples as it may."""
+    async with ScriptedTeacher() as teacher:
+        await _made(settings, teacher, GenerateRequest("run/generate", Allowance(requests=6), SPEC, 200))
+        assert [_wanted(body) for body in teacher.requests] == [EXAMPLES_PER_REQUEST] * 6
+
+
+async def test_an_llm_that_loses_the_thread_is_asked_for_less(settings: Settings) -> None:
+    """Where only the first two examples of an answer are of use, requests soon ask for no more than two."""
+    count = iter(range(1_000_000))
+
+    def answer(body: dict[str, Any], _: random.Random) -> Any:
+        number = next(count)
+        good = [{"input": f"item {number} {n}", "output": "x"} for n in range(2)]
+        return {"examples": (good + [{"input": "...", "output": "..."}] * 3)[: _wanted(body)]}
+
+    own = settings.model_copy(update={"llm_concurrency": 2})
+    async with ScriptedTeacher({"examples": answer}) as teacher:
+        made = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 90))
+        asked = [_wanted(body) for body in teacher.requests]
+    assert len(made.rows) == 90
+    assert max(asked) > 2
+    assert max(asked[10:]) == 2
 
 
 async def test_consensus(settings: Settings) -> None:
