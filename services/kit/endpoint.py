@@ -325,7 +325,7 @@ class Endpoint:
 
     def _slow_down(self, headers: Mapping[str, str], started: float) -> None:
         # A server that tells its limits is kept to them by the buckets; fewer at once would not be the cure.
-        if not self.rates.learn(headers):
+        if not self.rates.learn(headers, started):
             self.concurrency.refused(started)
         if after := retry_after(headers):
             self.rates.pause(min(after, 60.0))

@@ -4,6 +4,11 @@ Bucket          so much a minute; learns its figures from x-ratelimit-* headers
 Rates           a request bucket and a token bucket, passed in order of arrival
 Concurrency     how many requests are in flight: by refusals and by latency
 retry_after     the delay that a refusal asks for
+
+Several replicas, or programs, with one key share its limits without a word to each other: each sees in x-ratelimit-*
+how much all of them have left, and slows down or speeds up by it (`Bucket`). A run that is told its rate
+(`Allowance.requests_per_minute`) is given a share of it per part beforehand; the lower of the two holds. A server that
+tells no figures is shared by refusals and latency alone (`Concurrency`).
 """
 
 from __future__ import annotations
@@ -20,16 +25,25 @@ from email.utils import parsedate_to_datetime
 _SAMPLE = 8
 # How far a level read from a header moves our own count.
 _TRUST = 0.2
+# Share of a server's bucket that is left in it; the least of its rate that one client takes.
+_RESERVE, _LEAST = 0.5, 0.02
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Bucket:
-    """A token bucket: `per_minute` a minute (None: no limit known), a second's worth at once unless told more."""
+    """A token bucket: `per_minute` a minute (None: no limit known), a second's worth at once unless told more.
+
+    Of a limit that a server tells, others may have a share: other replicas, other programs with the same key. All see
+    the server's count, so they need not know of each other. Below `_RESERVE` of what the bucket holds each slows down
+    by a factor, above it each speeds up by a step: what they have grows equal (Chiu and Jain, 1989), and the server's
+    bucket stays between empty, where it refuses, and full, where it wastes.
+    """
 
     def __init__(self, per_minute: float | None = None) -> None:
         self.rate: float | None = None
+        self.share = 1.0
         self._capacity = self._level = 0.0
-        self._at = time.monotonic()
+        self._at = self._shared_at = self._refused_at = time.monotonic()
         if per_minute:
             self._resize(per_minute / 60, per_minute / 60)
             self._level = self._capacity
@@ -40,7 +54,7 @@ class Bucket:
             return 0.0
         self._refill()
         short = min(cost, self._capacity) - self._level
-        return short / self.rate if short > 1e-9 else 0.0
+        return short / (self.rate * self.share) if short > 1e-9 else 0.0
 
     def take(self, cost: float) -> None:
         """Takes `cost`, if need be into debt; a negative cost gives back."""
@@ -48,8 +62,11 @@ class Bucket:
             self._refill()
             self._level = min(self._capacity, self._level - cost)
 
-    def learn(self, limit: float, remaining: float, reset_s: float | None) -> None:
-        """What the server says: `limit` a minute, `remaining` now, full again in `reset_s`."""
+    def learn(self, limit: float, remaining: float, reset_s: float | None, refused: float | None = None) -> None:
+        """What the server says: `limit` a minute, `remaining` now, full again in `reset_s`.
+
+        `refused` is when (monotonic) the request was sent that the server would not take, None where it took it.
+        """
         rate = limit / 60
         if rate <= 0:
             return
@@ -61,8 +78,35 @@ class Bucket:
             self._resize(rate, rate)
         if remaining <= 0 and reset_s is not None:
             remaining = max(-limit, min(0.0, self._capacity - reset_s * rate))  # it may be in debt
+        if not known:
+            self._level, self._refused_at = remaining, time.monotonic()
+            return
+        # A count that starts anew each minute ends low, and that is no sign of others: then it is full again soon.
+        left = max(remaining, self._capacity - (reset_s or 0.0) * rate) if reset_s is not None else remaining
+        self._share_out(left, refused)
         # The figure is as old as the answer's last byte, or older: our own count is only drawn towards it.
-        self._level = self._level + _TRUST * (remaining - self._level) if known else remaining
+        spare = remaining - self._reserve if remaining > 0 else remaining
+        self._level += _TRUST * (spare - self._level)
+
+    @property
+    def _reserve(self) -> float:
+        """What is left in the server's bucket; nothing of one that holds next to nothing."""
+        return _RESERVE * self._capacity if self._capacity >= 4 else 0.0
+
+    def _share_out(self, left: float, refused: float | None) -> None:
+        now = time.monotonic()
+        self._refill()
+        if refused is not None:
+            # Those sent before the last slowing down say nothing new.
+            if left <= 0.5 * self._capacity and refused > self._refused_at:
+                self._refused_at = self._shared_at = now
+                self.share = max(_LEAST, 0.7 * self.share)
+        elif now - self._shared_at >= 0.2:
+            self._shared_at = now
+            if left < 0.75 * self._reserve:
+                self.share = max(_LEAST, 0.95 * self.share)
+            elif left >= self._reserve:
+                self.share = min(1.0, self.share + 0.01)
 
     def _resize(self, rate: float, capacity: float) -> None:
         self._refill()
@@ -74,7 +118,7 @@ class Bucket:
     def _refill(self) -> None:
         now = time.monotonic()
         if self.rate is not None:
-            self._level = min(self._capacity, self._level + (now - self._at) * self.rate)
+            self._level = min(self._capacity, self._level + (now - self._at) * self.rate * self.share)
         self._at = now
 
 
@@ -106,13 +150,16 @@ class Rates:
         """Lets nothing pass for so long."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def learn(self, headers: Mapping[str, str]) -> bool:
-        """Takes the figures from x-ratelimit-{limit,remaining,reset}-{requests,tokens}; whether there were any."""
+    def learn(self, headers: Mapping[str, str], refused: float | None = None) -> bool:
+        """Takes the figures from x-ratelimit-{limit,remaining,reset}-{requests,tokens}; whether there were any.
+
+        `refused` is when (monotonic) the request was sent, where it was refused.
+        """
         found = False
         for kind, bucket in (("requests", self.requests), ("tokens", self.tokens)):
             limit, remaining = (_number(headers.get(f"x-ratelimit-{word}-{kind}")) for word in ("limit", "remaining"))
             if limit and remaining is not None:
-                bucket.learn(limit, remaining, duration(headers.get(f"x-ratelimit-reset-{kind}", "")))
+                bucket.learn(limit, remaining, duration(headers.get(f"x-ratelimit-reset-{kind}", "")), refused)
                 found = True
         return found
 

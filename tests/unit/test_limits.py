@@ -15,6 +15,23 @@ from services.kit import limits
 from services.kit.limits import Bucket, Concurrency, Rates, duration, retry_after
 
 
+class Clock:
+    """A simulated time, in place of the module `time` in `limits`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(limits, "time", clock)
+    return clock
+
+
 def test_a_bucket_lets_its_rate_through():
     """60 a minute is one at once, then one a second; what is taken too much is waited for."""
     bucket = Bucket(60)
@@ -61,6 +78,56 @@ def test_nonsense_in_headers_is_passed_over():
     assert rates.requests.rate is None
 
 
+def share_one_key(clock: Clock, clients: int, seconds: int, rate: float = 10.0, latency: float = 0.05):
+    """What clients that know nothing of each other send to one server: by second, the admitted and the refused."""
+    rng = random.Random(0)
+    rates = [Rates() for _ in range(clients)]
+    capacity, level, filled = max(1.0, rate), max(1.0, rate), clock.now
+    admitted, refused, answers = [[0] * clients for _ in range(seconds)], [0] * seconds, []
+    began = clock.now
+    while clock.now < began + seconds:
+        clock.now += 0.01
+        while answers and answers[0][0] <= clock.now:
+            _, nth, sent, ok = heapq.heappop(answers)
+            told = {"limit": f"{60 * rate}", "remaining": f"{int(level)}", "reset": f"{(capacity - level) / rate:.3f}s"}
+            headers = {f"x-ratelimit-{word}-requests": text for word, text in told.items()}
+            rates[nth].learn(headers, None if ok else sent)
+        level, filled = min(capacity, level + (clock.now - filled) * rate), clock.now
+        for nth in rng.sample(range(clients), clients):
+            under_way = sum(answer[1] == nth for answer in answers)
+            while under_way < 64 and rates[nth].requests.wait(1) <= 0:
+                rates[nth].requests.take(1)
+                under_way += 1
+                ok = level >= 1
+                level -= ok
+                second = min(seconds - 1, int(clock.now - began))
+                admitted[second][nth] += ok
+                refused[second] += not ok
+                heapq.heappush(answers, (clock.now + (latency if ok else 0.01), nth, clock.now, ok))
+    return admitted, refused
+
+
+@pytest.mark.parametrize("clients", [1, 3, 5])
+@pytest.mark.parametrize("latency", [0.05, 1.0])
+def test_those_who_share_a_key_share_its_limit(clock, clients, latency):
+    """Told nothing but x-ratelimit-*, they use over 95 % of it, each about as much, and none is refused after 10 s."""
+    admitted, refused = share_one_key(clock, clients, 60, latency=latency)
+    steady = admitted[10:]
+    assert sum(map(sum, steady)) > 0.95 * 50 * 10
+    assert sum(refused[10:]) == 0
+    of_each = [sum(second[nth] for second in steady) for nth in range(clients)]
+    assert max(of_each) < 5 * min(of_each)
+
+
+def test_a_count_that_starts_anew_each_minute_is_used_up(clock):
+    """Where little remains because the minute is nearly over, that is no sign of others: the pace is kept."""
+    bucket = Bucket()
+    for second in range(60):
+        bucket.learn(600, 600 - 10 * second, 60 - second)
+        clock.now += 1
+    assert bucket.share == 1
+
+
 async def test_a_pause_holds_everybody():
     """After `pause` nobody passes before its end."""
     rates = Rates()
@@ -81,23 +148,6 @@ async def test_those_who_wait_pass_in_order():
 
     await asyncio.gather(one("first", 100), one("large", 15), one("small", 1))
     assert passed == ["first", "large", "small"]
-
-
-class Clock:
-    """A simulated time, in place of the module `time` in `limits`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(limits, "time", clock)
-    return clock
 
 
 def serve(concurrency: Concurrency, clock: Clock, slots: int, number: int, seed: int) -> float:

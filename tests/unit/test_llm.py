@@ -423,6 +423,50 @@ async def test_limits_are_learned_from_headers(open_teacher):
         assert time.monotonic() - began < 4, "the pace is the limit's, not less"
 
 
+_REPLICA = """
+import asyncio, sys
+from services.kit.artifacts import Artifacts
+from services.kit.llm import Ask, Schema, Teacher
+from services.kit.settings import Settings
+from services.kit.values import Allowance
+
+async def main(home, url, name):
+    settings = Settings(home=home, openai_base_url=url, openai_api_key="")
+    session = Teacher.from_settings(settings, Artifacts.open(settings, "tests")).session(name, Allowance())
+    schema = Schema("answer", {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]})
+    for asked in asyncio.as_completed(
+        [session.ask(Ask(str(n), ({"role": "user", "content": str(n)},), schema)) for n in range(600)]
+    ):
+        await asked
+        print(".", flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_replicas_share_the_limits_of_one_key(settings):
+    """Three processes that know nothing of each other use over 90 % of 600 a minute, and none of them is refused."""
+    async with ScriptedTeacher(latency=0.05, rpm=600) as server:
+        replicas = [
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _REPLICA, str(settings.home), server.url, str(name), stdout=subprocess.PIPE
+            )
+            for name in range(3)
+        ]
+        try:
+            for replica in replicas:
+                await replica.stdout.readline()
+            await asyncio.sleep(5)
+            answered, refused = server.count["answered"], server.count["rate_limited"]
+            await asyncio.sleep(5)
+            assert server.count["answered"] - answered > 0.9 * 50
+            assert server.count["rate_limited"] == refused
+        finally:
+            for replica in replicas:
+                replica.kill()
+                await replica.wait()
+
+
 async def test_fewer_at_once_where_a_server_refuses_without_a_limit(open_teacher):
     """429s without figures narrow the window below what was in flight; everything is answered."""
     async with ScriptedTeacher(latency=0.05, faults=[None] * 8 + [Fault(429)] * 4) as server:
