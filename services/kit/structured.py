@@ -6,7 +6,7 @@
     violation       what a value lacks of its schema: required keys, types, enums, lengths of lists
 
 Where the schema is an object that holds one list (as "examples" is), a list cut short or with some unfit items gives
-those that are whole and fit.
+those that are whole and fit; the list alone, one item alone, and items one after another are taken for the object.
 """
 
 from __future__ import annotations
@@ -70,18 +70,24 @@ def parse(text: str, schema: dict[str, Any], complete: bool = True) -> Any:
     text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
     if not text:
         raise ValueError("the answer is empty")
-    value, cut = _read(text)
-    cut = cut or not complete
+    value, cut = _read(text, schema, complete)
     items = _only_list(schema)
     if items is None:
         if cut:
             raise ValueError("the answer was cut off before its end")
-    elif isinstance(value, dict) and isinstance(value.get(items), list):
+        return _checked(_in_words(value, schema), schema)
+    wanted = schema["properties"][items].get("items", {})
+    value = _in_words(_as_object(value, items, wanted), schema)
+    if isinstance(value, dict) and isinstance(value.get(items), list):
         found = value[items][:-1] if cut else value[items]  # the last one may be half there
-        fitting = [item for item in found if not violation(item, schema["properties"][items].get("items", {}))]
+        fitting = [item for item in found if not violation(item, wanted)]
         if cut and not fitting:
             raise ValueError("the answer was cut off before its first item's end")
         value = value | {items: fitting if fitting or not found else found}
+    return _checked(value, schema)
+
+
+def _checked(value: Any, schema: dict[str, Any]) -> Any:
     if wrong := violation(value, schema):
         raise ValueError(wrong)
     return value
@@ -115,21 +121,52 @@ def violation(value: Any, schema: dict[str, Any], where: str = "answer") -> str:
     return ""
 
 
-def _read(text: str) -> tuple[Any, bool]:
-    """The JSON value in `text` and whether its end is missing."""
+def _read(text: str, schema: dict[str, Any], complete: bool) -> tuple[Any, bool]:
+    """The JSON value in `text` and whether its end is missing: whether the last thing in it may be half there."""
     try:
-        return json.loads(text), False
+        value = json.loads(text)
+        return (json.loads(value) if isinstance(value, str) and value.startswith(("{", "[")) else value), False
     except ValueError:
         pass
-    start = re.search(r"[{\[]", text)
+    # A brace in the prose before is not the beginning.
+    start = re.search(r"""[{\[](?=\s*["'{\[\]}\u201c])""", text) or re.search(r"[{\[]", text)
     if start is None:
         raise ValueError(f"the answer is no JSON: {_short(text)}")
+    text = text[start.start() :]
     try:
-        return json.JSONDecoder().raw_decode(text, start.start())[0], False
+        value, end = json.JSONDecoder().raw_decode(text)
+        if not violation(value, schema) or not re.match(r"[\s,]*\{", text[end:]):
+            return value, False
+        text = f"[{text}"  # one item after another
     except ValueError:
         pass
-    cut = not text.rstrip("` \n\t.").endswith(("}", "]"))
-    return json_repair.loads(text), cut
+    return json_repair.loads(text), not _ends_whole(text, complete)
+
+
+def _ends_whole(text: str, complete: bool) -> bool:
+    """Whether the last item of `text` is closed: outside of a string, and by its bracket."""
+    ends = text.rstrip("` \n\t.," if complete else " \n\t,").endswith(("}", "]"))
+    return ends and len(re.findall(r'(?<!\\)(?:\\\\)*"', text)) % 2 == 0
+
+
+def _as_object(value: Any, items: str, wanted: dict[str, Any]) -> Any:
+    """{items: [...]} where `value` is that list, or one of its items."""
+    if isinstance(value, list) and any(not violation(item, wanted) for item in value):
+        return {items: value}
+    if isinstance(value, dict) and items not in value and wanted.get("properties") and not violation(value, wanted):
+        return {items: [value]}
+    return value
+
+
+def _in_words(value: Any, schema: dict[str, Any]) -> Any:
+    """The value with numbers as text where the schema wants text."""
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        return {key: _in_words(part, properties.get(key, {})) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_in_words(item, schema.get("items", {})) for item in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return json.dumps(value) if number and schema.get("type") == "string" else value
 
 
 def _only_list(schema: dict[str, Any]) -> str | None:

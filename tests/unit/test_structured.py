@@ -35,8 +35,41 @@ TWO = {"examples": [{"input": "one", "output": "1"}, {"input": "two", "output": 
         f"<think>is {{it}} so?</think>\n{json.dumps(TWO)}",
         json.dumps(TWO).replace('"}]', '",}]'),
         str(TWO),
+        f"As {{you}} asked: {json.dumps(TWO)} Is that {{right}}?",
+        json.dumps(TWO)[:-1],
+        json.dumps(TWO)[:-2],
+        json.dumps(TWO)[:-2] + ",",
+        f"```json\n{json.dumps(TWO)[:-2]}\n```",
+        json.dumps(TWO).replace('"examples"', "examples"),
+        json.dumps(TWO).replace("}, {", "} {"),
+        json.dumps(TWO["examples"]),
+        "\n".join(map(json.dumps, TWO["examples"])),
+        ",\n".join(map(json.dumps, TWO["examples"])),
+        json.dumps(TWO) + "\n" + json.dumps({"examples": []}),
+        json.dumps(json.dumps(TWO)),
+        json.dumps(TWO).replace('"2"', "2"),
     ],
-    ids=["plain", "fenced", "with prose", "after thinking", "trailing comma", "single quotes"],
+    ids=[
+        "plain",
+        "fenced",
+        "with prose",
+        "after thinking",
+        "trailing comma",
+        "single quotes",
+        "braces in the prose",
+        "no last brace",
+        "no last brackets",
+        "no last brackets but a comma",
+        "fenced, no last brackets",
+        "keys without quotes",
+        "no comma between",
+        "the list alone",
+        "lines",
+        "lines with commas",
+        "said twice",
+        "a string of JSON",
+        "a number for text",
+    ],
 )
 def test_what_an_llm_puts_around_json_is_no_harm(text):
     """Code fences, prose, thoughts and near-JSON give the value that is in them."""
@@ -48,6 +81,29 @@ def test_a_list_that_was_cut_off_gives_its_whole_items():
     text = json.dumps(TWO)
     assert parse(text[:-8], EXAMPLES, complete=False) == {"examples": TWO["examples"][:1]}
     assert parse(text[:-8], EXAMPLES) == {"examples": TWO["examples"][:1]}, "a server need not say that it cut"
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (json.dumps(TWO), 2),
+        (json.dumps(TWO)[:-1], 2),
+        (json.dumps(TWO)[:-2], 2),
+        (json.dumps(TWO)[:-2] + ', {"input": "th', 2),
+        (json.dumps(TWO)[:-2] + ', {"input": "three", "output": "a } and', 2),
+        (json.dumps(TWO)[:-2] + ', {"input": "three", "output": "a }', 2),
+        (json.dumps(TWO)[:-2] + ', {"input": "three", "output": "a \\"}', 2),
+        (json.dumps(TWO)[:-3], 1),
+    ],
+)
+def test_the_whole_items_of_a_cut_answer_are_kept(text, items):
+    """An item whose bracket closes it was not cut, though the list was; a brace within a string closes nothing."""
+    assert parse(text, EXAMPLES, complete=False) == {"examples": TWO["examples"][:items]}
+
+
+def test_one_item_alone_is_a_list_of_one():
+    """A small model that was asked for one example leaves the list out."""
+    assert parse(json.dumps(TWO["examples"][0]), EXAMPLES) == {"examples": TWO["examples"][:1]}
 
 
 def test_unfit_items_cost_themselves_alone():
