@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -62,6 +63,95 @@ async def test_many_at_once_share_a_write(artifacts):
     await asyncio.gather(*(journal.append(Entry(str(n), n)) for n in range(100, 200)))
     assert store.writes <= 4
     assert {entry.key for entry in await journal.load()} == {str(n) for n in range(200)}
+
+
+async def test_a_lone_answer_waits_for_nobody(artifacts, monkeypatch):
+    """What comes a while after the last one is stored at once."""
+    monkeypatch.setattr("services.kit.journal._LINGER_S", 2.0)
+    began = time.monotonic()
+    await Journal(artifacts, "run").append(Entry("lone"))
+    assert time.monotonic() - began < 1
+
+
+async def test_answers_close_upon_another_share_a_write(artifacts):
+    """100 answers 5 ms apart make some twenty objects."""
+    store = SlowStore(artifacts.store)
+    journal = Journal(Artifacts(store, "tests"), "run")
+    stored = []
+    for number in range(100):
+        stored.append(journal.append(Entry(str(number))))
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*stored)
+    assert store.writes < 40
+    assert len(await journal.load()) == 100
+
+
+async def scattered(artifacts: Artifacts, number: int) -> list[Entry]:
+    """So many entries in as many segments, from two attempts."""
+    entries = [Entry(str(n), "x" * n, cost=Ledger(1, n)) for n in range(number)]
+    for some in (entries[: number // 2], entries[number // 2 :]):
+        journal = Journal(artifacts, "run")
+        for entry in some:
+            await journal.append(entry)
+            journal._appended_at = 0.0
+        await asyncio.sleep(0.002)  # a later attempt has a later name
+    return entries
+
+
+async def test_many_small_segments_become_one(artifacts):
+    """Loading 60 segments leaves one; what is loaded, and its order, is the same before and after."""
+    entries = await scattered(artifacts, 60)
+    assert len(segments(artifacts)) == 60
+    assert await Journal(artifacts, "run").load() == entries
+    assert len(segments(artifacts)) == 1
+    later = Entry("later")
+    await Journal(artifacts, "run").append(later)
+    assert await Journal(artifacts, "run").load() == [*entries, later]
+
+
+@pytest.mark.parametrize("deleted", [0, 1, 30, 59])
+async def test_a_crash_while_merging_loses_and_doubles_nothing(artifacts, deleted):
+    """Killed after the merged segment was written, whatever is deleted by then: each entry and its cost counts once."""
+    entries = await scattered(artifacts, 60)
+    left = iter(range(deleted))
+
+    class Dying(SlowStore):
+        def delete(self, key: str) -> None:
+            if next(left, None) is None:
+                raise DiskFull("killed")
+            self._store.delete(key)
+
+    await Journal(Artifacts(Dying(artifacts.store), "tests"), "run").load()
+    assert len(segments(artifacts)) == 61 - deleted
+    assert sorted(await Journal(artifacts, "run").load(), key=lambda entry: int(entry.key)) == entries
+
+
+async def test_two_that_load_at_once_both_get_all(artifacts):
+    """One that merges takes nothing from under the other's hands."""
+    entries = await scattered(artifacts, 40)
+    store = SlowStore(artifacts.store)
+    listed = threading.Event()
+
+    class Late(SlowStore):
+        def list(self, prefix: str) -> list[str]:
+            keys = self._store.list(prefix)
+            if not listed.is_set():
+                listed.set()
+                time.sleep(0.3)  # meanwhile the other one merges
+            return keys
+
+    late = asyncio.create_task(Journal(Artifacts(Late(artifacts.store), "tests"), "run").load())
+    await asyncio.to_thread(listed.wait)
+    assert await Journal(Artifacts(store, "tests"), "run").load() == entries
+    assert await late == entries
+
+
+async def test_equal_entries_are_two(artifacts):
+    """Two requests that were lost alike were both paid for."""
+    journal = Journal(artifacts, "run")
+    lost = Entry("a", lost=True, cost=Ledger(1, 5))
+    await asyncio.gather(journal.append(lost), journal.append(lost))
+    assert await Journal(artifacts, "run").load() == [lost, lost]
 
 
 async def test_two_attempts_do_not_overwrite_each_other(artifacts):
