@@ -24,6 +24,8 @@ EXAMPLES_PER_REQUEST = 5
 _EVENNESS = 1.4
 # By the time that all places are taken, requests may ask for so many examples more than the first did.
 _FIRST_SHARE = 8
+# More places than these are no reason for smaller requests: each costs its prompt again, and gains little time.
+_MOST_PLACES = 64
 # What one believes before there are answers: so many examples were all new.
 _PRIOR = 5.0
 _LEAST_SHARE = 0.2
@@ -60,6 +62,7 @@ class Pace:
         needed = math.ceil((self._number - kept) / self._share(kept)) - self._under_way
         if kept >= self._number or needed <= 0:
             return 0
+        places = min(places, _MOST_PLACES)
         if per_second is not None:
             places = min(places, max(1, math.ceil(per_second * _ANSWER_S)))
         even = _even(slot, max(needed, self._left_for(slot, places)), places)
@@ -93,7 +96,9 @@ class Pace:
 
     def _share(self, kept: int) -> float:
         """The share of what was asked for that was new."""
-        return max(_LEAST_SHARE, (min(kept, self.read) + _PRIOR) / (self.read + _PRIOR))
+        # The first answers repeat each other most: they alone would have too many asked for.
+        prior = max(_PRIOR, self._number / 20)
+        return max(_LEAST_SHARE, (min(kept, self.read) + prior) / (self.read + prior))
 
     def _most_that_pays(self) -> int:
         """The size at which a request brings most new examples for its length, the prompt counted as one."""
