@@ -3,7 +3,7 @@
     Question    messages, schema, sampling: what one HTTP request asks
     Reply       what the server answered: text, tokens, whether it was cut off
     Again       not now: try again after a while (raised, with the error to give up with)
-    Endpoint    turn: waits until a request may be sent; send: sends it, once
+    Endpoint    look: at the server, once; turn: waits until a request may be sent; send: sends it, once
 
 It knows the server's rate limits (`limits`), how many requests it can bear at once, and which form of structured
 output it takes for a schema: json_schema, else json_object, else plain text with the schema in the messages. The key
@@ -116,6 +116,7 @@ class Endpoint:
         self.concurrency = Concurrency(settings.llm_concurrency)
         self.answered_at = 0.0  # monotonic; 0: never
         self.users = 0
+        self._looking, self._looked = asyncio.Lock(), False
         self._key = settings.openai_api_key.get_secret_value()
         self._format: Counter[str] = Counter()  # by schema: the place in FORMATS of the best form that works
         self._valid: Counter[tuple[str, int]] = Counter()
@@ -130,6 +131,24 @@ class Endpoint:
             # A proxy of the environment does not lead back to this machine.
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self.url)),
         )
+
+    async def look(self) -> None:
+        """Asks a llama.cpp server how many it serves at once, once; any other server has no such answer to give.
+
+        Only over plain HTTP, as one's own servers are reached: they alone may be so small that one wants to know.
+        """
+        async with self._looking:
+            if self._looked or urlsplit(self.url).scheme != "http":
+                return
+            self._looked = True
+            url = f"{self.url.removesuffix('/v1')}/props"
+            try:
+                props = await self._client.get(url, cast_to=object, options={"timeout": 1.0})
+            except self._openai.OpenAIError:
+                return
+            slots = props.get("total_slots") if isinstance(props, dict) else None
+            if isinstance(slots, int) and slots > 0:
+                self.concurrency.narrow_to(2 * slots)  # one waits for each that is served, so that none is idle
 
     async def close(self) -> None:
         await self._client.close()
@@ -378,14 +397,16 @@ def _identity(settings: Settings) -> tuple[str, str, str]:
 
 
 def _with_schema(messages: tuple[Message, ...], schema: Schema) -> list[Message]:
-    """The messages with the schema told in the first, a system message."""
+    """The messages with the schema told at their end: it may differ from request to request, what is before does not,
+    and a server's prefix cache serves what is the same up to the first difference.
+    """
     told = (
         "Answer with one JSON value and nothing else, no explanation and no code fence. It fits this"
         f' JSON schema "{schema.name}": {json.dumps(schema.schema, ensure_ascii=False)}'
     )
-    if messages and messages[0]["role"] == "system":
-        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{told}"}, *messages[1:]]
-    return [{"role": "system", "content": told}, *messages]
+    if messages and messages[-1]["role"] == "user":
+        return [*messages[:-1], {"role": "user", "content": f"{messages[-1]['content']}\n\n{told}"}]
+    return [*messages, {"role": "user", "content": told}]
 
 
 def _overflows(error: Any) -> bool:

@@ -117,7 +117,9 @@ class Teacher:
             await asyncio.to_thread(importlib.import_module, "openai")  # half a second, in which others go on
         if self._endpoint is None:
             self._endpoint = shared(self.settings)
-        return self._endpoint
+        endpoint = self._endpoint
+        await endpoint.look()
+        return endpoint
 
     def _journal(self, request_id: str) -> Journal:
         journal = Journal(self._artifacts, request_id)

@@ -113,6 +113,7 @@ class ScriptedTeacher:
     faults           one per request, in order, None for a right answer; then all are right
     always           a fault for every request, until it is set to None
     formats          the response formats that are not refused with 400
+    tells_slots      GET /props tells so many slots, as llama.cpp does; None: it is not there
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class ScriptedTeacher:
         faults: Iterable[Fault | None] = (),
         always: Fault | None = None,
         formats: Iterable[str] = ("json_schema", "json_object", "text"),
+        tells_slots: int | None = None,
         port: int = 0,
     ) -> None:
         self.answers = answers or {}
@@ -133,6 +135,7 @@ class ScriptedTeacher:
         self.faults = list(faults)
         self.always = always
         self.formats = frozenset(formats)
+        self.tells_slots = tells_slots
         self.port = port
         self.requests: list[dict[str, Any]] = []
         self.count: Counter[str] = Counter()
@@ -163,6 +166,8 @@ class ScriptedTeacher:
         app.router.add_post("/v1/chat/completions", self._chat)
         for path in ("/stats", "/v1/stats"):
             app.router.add_get(path, self._stats)
+        if self.tells_slots:
+            app.router.add_get("/props", self._props)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=4096).start()
@@ -182,6 +187,9 @@ class ScriptedTeacher:
             "peak_concurrency": self.peak_concurrency,
             "by_schema": dict(self.by_schema),
         }
+
+    async def _props(self, _request: web.Request) -> web.Response:
+        return web.json_response({"total_slots": self.tells_slots})
 
     async def _stats(self, _request: web.Request) -> web.Response:
         return web.json_response(self.stats())

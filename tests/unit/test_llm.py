@@ -95,6 +95,14 @@ async def test_many_answers_are_asked_for_at_once(open_teacher):
         assert 8 < server.peak_concurrency <= 16
 
 
+async def test_a_server_that_tells_its_slots_is_not_flooded(open_teacher):
+    """llama.cpp's /props is believed: one is served, one waits, and no more are sent."""
+    async with ScriptedTeacher(latency=0.02, max_concurrent=1, tells_slots=1) as server:
+        session = open_teacher(server).session("run", Allowance())
+        await asyncio.gather(*(session.ask(ask(str(n))) for n in range(10)))
+        assert server.peak_concurrency == 2
+
+
 async def test_teachers_of_one_process_share_the_limit(open_teacher):
     """Two services in one process together have no more in flight than one alone may."""
     async with ScriptedTeacher(latency=0.1) as server:
@@ -493,11 +501,25 @@ async def test_a_backend_without_json_schema(open_teacher, formats):
         assert session.ledger.requests == 3, "a refusal is not paid for"
 
 
+async def test_a_schema_in_words_comes_last(open_teacher):
+    """What differs between requests, the schema too, stands after what they share, which a prefix cache then serves."""
+    async with ScriptedTeacher(formats=["text"]) as server:
+        session = open_teacher(server).session("run", Allowance())
+        system, text = {"role": "system", "content": "Be brief."}, "Make some. " * 20
+        for key, schema in (("a", EXAMPLES), ("b", ANSWER)):
+            await session.ask(Ask(key, (system, {"role": "user", "content": text}), schema))
+        first, second = (body["messages"] for body in server.requests[2::3])
+        assert first[0] == second[0] == system
+        assert first[1]["content"].startswith(text)
+        assert second[1]["content"].startswith(text)
+        assert first[1] != second[1]
+
+
 async def test_a_backend_that_ignores_json_schema(open_teacher):
     """One that takes response_format and does not heed it is told the schema in words after three useless answers."""
 
     def prose(body, rng):
-        return None if "Answer with one JSON value" in body["messages"][0]["content"] else "Certainly!"
+        return None if "Answer with one JSON value" in body["messages"][-1]["content"] else "Certainly!"
 
     async with ScriptedTeacher(prose) as server:
         session = open_teacher(server).session("run", Allowance())
