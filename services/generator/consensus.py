@@ -24,6 +24,9 @@ from services.kit.values import Demonstration, Row
 
 SOURCE = "generated"
 
+# So many examples are believed to have been new beforehand.
+_TELLING = 3
+
 
 def best_output(votes: Counter[str]) -> str:
     """Self-consistency (Wang et al., 2023): the most frequent output; ties to the shortest, then alphabetical."""
@@ -101,6 +104,11 @@ class Collection:
     @property
     def kept(self) -> int:
         return self._near.groups
+
+    @property
+    def repeated(self) -> float:
+        """The share of usable examples that were nothing new, 0 to 1; a few are needed to say so."""
+        return (self.usable - self.kept) / (self.usable + _TELLING)
 
     def add(self, example: object) -> bool:
         """Takes an example in, or counts why not; whether it is new: there is a row more for it."""

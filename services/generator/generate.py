@@ -120,11 +120,15 @@ def _refuse(name: str, message: str) -> None:
     raise InvalidArgument("BAD_REQUEST", message, field=name)
 
 
-def temperature(request: GenerateRequest, kept: int) -> float:
-    """T0 + (Tmax - T0) * n / N, within 0 and 2 (prompt2model's schedule)."""
+def temperature(request: GenerateRequest, kept: int, repeated: float = 0.0) -> float:
+    """T0 + (Tmax - T0) * n / N, within 0 and 2 (prompt2model's schedule).
+
+    Where `repeated`, the share of examples that were nothing new, is more than n / N, it stands in its place: an LLM
+    that repeats itself would stay at the low temperature at which it does so.
+    """
     start = INITIAL_TEMPERATURE if request.initial_temperature is None else request.initial_temperature
     end = MAX_TEMPERATURE if request.max_temperature is None else request.max_temperature
-    return min(2.0, max(0.0, start + (end - start) * kept / request.number))
+    return min(2.0, max(0.0, start + (end - start) * max(kept / request.number, repeated)))
 
 
 async def generate(
@@ -170,7 +174,7 @@ async def generate(
         written = collection.sample(rng, shape.written)
         text = prompts.messages(request.spec, shape, written, plan, size, steered)
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
-        degrees = temperature(request, collection.kept)
+        degrees = temperature(request, collection.kept, collection.repeated)
         key = f"examples/{slot}/{size}"
         return Ask(key, text, prompts.schema(size), degrees, plan.limit(size, longest), rng.getrandbits(31))
 
@@ -196,7 +200,7 @@ async def generate(
         tasks[proposal] = 0
     try:
         while True:
-            report(_progress(request, collection.kept, session.ledger))
+            report(_progress(request, collection, session.ledger))
             while within_budget and len(tasks) < in_flight() and (size := next_size(slot)):
                 tasks[asyncio.create_task(session.ask(question(slot, size)))] = size
                 pace.sent(size)
@@ -299,8 +303,8 @@ def _nonsense(llm: str, answers: int, failure: str) -> FailedPrecondition:
     )
 
 
-def _progress(request: GenerateRequest, kept: int, ledger: Ledger) -> Progress:
-    kept = min(kept, request.number)
-    degrees = temperature(request, kept)
+def _progress(request: GenerateRequest, collection: Collection, ledger: Ledger) -> Progress:
+    kept = min(collection.kept, request.number)
+    degrees = temperature(request, kept, collection.repeated)
     message = f"{kept:,} of {request.number:,} examples, {ledger.requests:,} requests"
     return Progress(kept, request.number, "examples", message, (Metric("temperature", degrees),), ledger)

@@ -27,7 +27,8 @@ _FIRST_SHARE = 8
 # More places than these are no reason for smaller requests: each costs its prompt again, and gains little time.
 _MOST_PLACES = 64
 # What one believes before there are answers: so many examples were all new.
-_PRIOR = 5.0
+_PRIOR = 10.0
+_PLACE_PRIOR = 2.0
 _LEAST_SHARE = 0.2
 # Seconds that an answer may take at a server with a rate limit: places beyond the limit's answers are no use.
 _ANSWER_S = 4.0
@@ -104,7 +105,7 @@ class Pace:
         """The size at which a request brings most new examples for its length, the prompt counted as one."""
         best, best_rate, total = 1, 0.0, 0.0
         for size, (asked, new) in enumerate(zip(self._asked_at, self._new_at, strict=True), 1):
-            total += (new + _PRIOR) / (asked + _PRIOR)
+            total += (new + _PLACE_PRIOR) / (asked + _PLACE_PRIOR)
             if total / (1 + size) >= best_rate:
                 best, best_rate = size, total / (1 + size)
         return best

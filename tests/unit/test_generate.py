@@ -162,7 +162,7 @@ async def test_an_invalid_answer_costs_one_request(settings: Settings) -> None:
         made = await _made(settings, teacher)
         asked = [_wanted(body) for body in teacher.requests]
     assert (made.stop_reason, len(made.rows), made.ledger.invalid) == (StopReason.NUMBER, 30, 2)
-    assert sum(asked) <= 30 + asked[1] + asked[3] + 3
+    assert sum(asked) <= 30 + asked[1] + asked[3] + 6
 
 
 async def test_a_wrong_key(settings: Settings) -> None:
@@ -440,6 +440,24 @@ def test_temperature(start: float | None, end: float | None, kept: int, expected
     """It goes from the first to the last as rows are kept, never beyond 0 and 2."""
     request = GenerateRequest(number=100, initial_temperature=start, max_temperature=end)
     assert temperature(request, kept) == pytest.approx(expected)
+
+
+def test_temperature_of_an_llm_that_repeats_itself() -> None:
+    """The share of repeats raises it where that is more than the share done."""
+    request = GenerateRequest(number=100, initial_temperature=0.0, max_temperature=1.0)
+    assert temperature(request, 10, 0.8) == pytest.approx(0.8)
+    assert temperature(request, 90, 0.8) == pytest.approx(0.9)
+
+
+async def test_repeats_raise_the_temperature(settings: Settings) -> None:
+    """An LLM that gives the same example again and again is soon asked at nearly the highest temperature."""
+    own = settings.model_copy(update={"llm_concurrency": 1})
+    async with ScriptedTeacher({"examples": _answers([(f"item {n}", "x") for n in range(5)])}) as teacher:
+        await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 90))
+        degrees = [body["temperature"] for body in teacher.requests]
+    assert degrees == sorted(degrees)
+    assert degrees[0] == 0.5
+    assert degrees[-1] > 1.0
 
 
 @pytest.mark.parametrize("context", [1_024, 2_048, 8_192, 128_000])
