@@ -192,10 +192,16 @@ class Concurrency:
     def window(self) -> int:
         return max(1, int(self._window))
 
+    @property
+    def at_once(self) -> int | None:
+        """How many the server serves at once, where it queues the rest; None where no queue was met."""
+        return max(1, round(self._window / 2)) if self._queued else None
+
     def narrow_to(self, most: int) -> None:
-        """The server says how many it serves: never more than `most` from now on."""
+        """The server queues what is beyond half of `most`: never more than `most` from now on."""
         self.most = min(self.most, most)
         self._window = min(self._window, self.most)
+        self._queued = True
 
     async def enter(self) -> None:
         if self.in_flight < self.window and not self._waiting:
@@ -246,22 +252,22 @@ class Concurrency:
         if self._refused:
             wider = self._window + 1.0 / self._window if self._growth() < 2 else 0.0
         elif self._queued:
-            wider = 2 * self._at_once()
+            wider = 2 * self._served()
         else:
             wider = 4.0 * max((load for growth, load in self._recent if growth < 1.5), default=0)
         self._window = max(self._window, min(self.most, wider))
 
     def _narrow_to_a_short_queue(self) -> None:
-        if len(self._recent) == _SAMPLE and self._growth() > 2.5 and 2 * self._at_once() < self._window:
+        if len(self._recent) == _SAMPLE and self._growth() > 2.5 and 2 * self._served() < self._window:
             self._queued = True
-            self._narrow(2 * self._at_once())
+            self._narrow(2 * self._served())
 
     def _growth(self) -> float:
         """Of the latency, over that of answers that did not wait."""
         return statistics.median(growth for growth, _ in self._recent)
 
-    def _at_once(self) -> float:
-        """How many the server serves at once."""
+    def _served(self) -> float:
+        """How many the server serves at once, by the last answers."""
         return statistics.median(load / max(growth, 1e-6) for growth, load in self._recent)
 
     def _narrow(self, window: float) -> None:

@@ -150,6 +150,11 @@ class Session:
         return self._teacher.concurrency
 
     @property
+    def at_once(self) -> int | None:
+        """How many questions the server works on at once, where it was found to queue the rest; else None."""
+        return self._teacher._endpoint.concurrency.at_once if self._teacher._endpoint else None
+
+    @property
     def per_second(self) -> float | None:
         """Questions a second that the server's limits and the allowance's let through; None where none is known."""
         endpoint = self._teacher._endpoint

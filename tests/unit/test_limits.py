@@ -174,6 +174,7 @@ def test_a_server_that_queues_in_silence_is_kept_busy_and_not_flooded(clock, slo
         concurrency = Concurrency(512)
         taken = serve(concurrency, clock, slots, 30 * slots + 200, seed)
         assert concurrency.window <= max(24, 4 * slots), "no more wait than it can be through with soon"
+        assert slots / 2 <= (concurrency.at_once or 0) <= max(12, 2 * slots)
         fixed = []
         for most in (slots, 2 * slots):
             best = Concurrency(most, start=most)
@@ -189,6 +190,7 @@ def test_a_server_without_a_queue_is_given_all_at_once_soon(clock):
         concurrency = Concurrency(512)
         times.append(serve(concurrency, clock, 10_000, 2000, seed))
         assert concurrency.window > 300
+        assert (concurrency.at_once or 512) > 150
     assert statistics.mean(times) < 2000 / 512 + 6
     assert 3 * statistics.mean(times) < 2000 / 64
 
