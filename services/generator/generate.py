@@ -168,7 +168,7 @@ async def generate(
 
     def question(slot: int, size: int) -> Ask:
         rng = random.Random(f"{request.seed}/{request.part}/{slot}")
-        shape = prompts.choose_size(rng)
+        shape = prompts.choose_size(rng, collection.repeated)
         known = attributes if attributes.labels else replace(attributes, labels=collection.labels)
         steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
         written = collection.sample(rng, shape.written)

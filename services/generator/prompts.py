@@ -144,9 +144,12 @@ def proposal(spec: PromptSpec, plan: Plan, seed: int) -> Ask:
     return Ask("attributes", told, wanted, 0.7, min(_PROPOSAL_TOKENS, plan.prompt_tokens), seed)
 
 
-def choose_size(rng: random.Random) -> Size:
-    """One of the three, each as likely."""
-    return rng.choice(SIZES)
+def choose_size(rng: random.Random, repeated: float = 0.0) -> Size:
+    """One of the three, each as likely; the smallest the more often, the larger the share of repeats is.
+
+    An LLM that repeats itself mostly copies what it is shown.
+    """
+    return SIMPLE if rng.random() < repeated else rng.choice(SIZES)
 
 
 def tokens(text: str) -> int:

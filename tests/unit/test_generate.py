@@ -442,6 +442,15 @@ def test_temperature(start: float | None, end: float | None, kept: int, expected
     assert temperature(request, kept) == pytest.approx(expected)
 
 
+def test_an_llm_that_repeats_itself_is_shown_less() -> None:
+    """The sizes of prompts are as likely at first; the smallest prevails where most examples are repeats."""
+    rng = random.Random(1)
+    usual = Counter(prompts.choose_size(rng).most for _ in range(300))
+    stuck = Counter(prompts.choose_size(rng, 0.9).most for _ in range(300))
+    assert min(usual[size.most] for size in prompts.SIZES) > 70
+    assert stuck[prompts.SIMPLE.most] > 250
+
+
 def test_temperature_of_an_llm_that_repeats_itself() -> None:
     """The share of repeats raises it where that is more than the share done."""
     request = GenerateRequest(number=100, initial_temperature=0.0, max_temperature=1.0)
