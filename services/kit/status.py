@@ -25,6 +25,7 @@ from services.kit.errors import (
     P2MError,
     ResourceExhausted,
     Unavailable,
+    Unimplemented,
     from_os_error,
     rebuild,
 )
@@ -36,6 +37,8 @@ DOMAIN = "p2m"
 _MESSAGE_BYTES = 1_000
 # The service has tried already: that gRPC tries again at once, four times, would only be slow.
 _NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+# What the generated code raises for a call that a service has left out.
+_GENERATED = "Method not implemented!"
 
 
 def to_status(error: P2MError) -> status_pb2.Status:
@@ -96,6 +99,8 @@ def as_p2m_error(error: Exception) -> P2MError:
         return from_os_error(error, "Working")
     if isinstance(error, MemoryError):
         return ResourceExhausted("OUT_OF_MEMORY", "The memory is used up; take a smaller model or batch.")
+    if isinstance(error, NotImplementedError) and str(error) == _GENERATED:
+        return Unimplemented("UNIMPLEMENTED", "This service does not implement that call.")
     log.error("unforeseen error", exc_info=error)
     return Internal("BUG", f"A bug in this service ({type(error).__name__}: {error}). Its log has the traceback.")
 

@@ -11,11 +11,13 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from p2m.dataset_retriever.v1 import dataset_retriever_pb2, dataset_retriever_pb2_grpc
 from p2m.generator.v1.generator_pb2_grpc import GeneratorServiceStub
 
 from services.kit import errors
-from services.kit.channel import dial, stream
+from services.kit.channel import dial, stream, unary
 from services.kit.errors import P2MError, from_os_error, rebuild
+from services.kit.server import Server
 from services.kit.settings import Settings
 from services.kit.status import DOMAIN, as_p2m_error, to_status
 from tests.support.toy import FULL_NAME, Toy, ask, hosted
@@ -82,6 +84,38 @@ async def test_what_nobody_foresaw_is_not_unknown(settings: Settings, deed: str,
         with pytest.raises(P2MError) as raised:
             await stream(stub.Generate, ask(deed), timeout_s=10)
     assert (raised.value.code, raised.value.reason) == (code, reason)
+
+
+class _Partial(dataset_retriever_pb2_grpc.DatasetRetrieverServiceServicer):
+    """A service that has left out all of its calls."""
+
+    name = "dataset_retriever"
+    full_name = "p2m.dataset_retriever.v1.DatasetRetrieverService"
+
+    def register(self, server: grpc.aio.Server) -> None:
+        dataset_retriever_pb2_grpc.add_DatasetRetrieverServiceServicer_to_server(self, server)
+
+    async def warm(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+
+async def test_a_call_that_is_left_out_is_unimplemented(settings: Settings) -> None:
+    """Who replaces a service and leaves a call out is told so, not that there is a bug: of both kinds of call."""
+    server = Server(_Partial(), settings)
+    await server.start(0)
+    channel = dial(f"127.0.0.1:{server.port}", settings)
+    try:
+        stub = dataset_retriever_pb2_grpc.DatasetRetrieverServiceStub(channel)
+        with pytest.raises(errors.Unimplemented):
+            await unary(stub.Search, dataset_retriever_pb2.SearchRequest())
+        with pytest.raises(errors.Unimplemented):
+            await stream(stub.Retrieve, dataset_retriever_pb2.RetrieveRequest())
+    finally:
+        await channel.close()
+        await server.stop()
 
 
 async def test_a_long_message_keeps_its_beginning(settings: Settings) -> None:
