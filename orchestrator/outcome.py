@@ -19,7 +19,8 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     stages          [{name, state "done" | "skipped" | "failed", message, seconds float | None, ledger | None}],
                     in order: parse, datasets, generate, models, prepare, train, evaluate, report
     chosen          {dataset: {id, config, input_columns [str], output_column, why, score, licence, rows int,
-                     revision, by, sample [{input, output}] as found, fit "unspecified" | "whole" | "part",
+                     revision, dropped {reason: int}: when loaded, by, sample [{input, output}] as found,
+                     fit "unspecified" | "whole" | "part",
                      fit_why, adapted {rows int, why, dropped {reason: int}, plan {steps [str], keep, drop,
                      format} | None}: what the LLM rewrote, or why it did not} | None,
                      model: {id, location, architecture, why, score, size_bytes, downloads, learning_rate,

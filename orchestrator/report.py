@@ -305,7 +305,13 @@ def _sources(by_source: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _removed(record: dict[str, Any]) -> list[dict[str, Any]]:
     generation, prepare = record.get("generation") or {}, record.get("prepare") or {}
-    parts = (("making data", generation.get("dropped") or {}), ("splitting", prepare.get("removed") or {}))
+    dataset = (record.get("chosen") or {}).get("dataset") or {}
+    parts = (
+        ("loading the dataset", dataset.get("dropped") or {}),
+        ("rewriting its rows", (dataset.get("adapted") or {}).get("dropped") or {}),
+        ("making data", generation.get("dropped") or {}),
+        ("splitting", prepare.get("removed") or {}),
+    )
     return [
         {"where": where, "why": reason.replace("_", " "), "rows": f"{count:,}"}
         for where, counts in parts

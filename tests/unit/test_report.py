@@ -79,7 +79,8 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
     } <= ids  # fmt: skip
     for text in (
         "Ship", "96.4", "94.3 to 98.5", "Nearest neighbour", "+65.2", "kept: step 360", "went on from step 180",
-        "840 / 280 / 280", "near duplicate", "Sample 9: the meeting", "timex/tempeval", "cannot be loaded from here",
+        "840 / 280 / 280", "near duplicate", "loading the dataset", "no output",
+        "Sample 9: the meeting", "timex/tempeval", "cannot be loaded from here",
         "google/flan-t5-base", "$0.0082", "gpt-4o-mini", "in the test split and were taken out", "--seed 7",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "Apache-2.0", "at most 99.1 %",
         "Asked for: at most 300 MB, permissive licence.", "Left out 12 of 49 datasets: 12 not permissive.",
