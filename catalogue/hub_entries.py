@@ -66,7 +66,7 @@ def entry(kind: str, item: Mapping[str, Any]) -> dict[str, Any] | None:
         "id": id,
         "languages": _languages(card, tags),
         "licence": _licence(card, tags),
-        "downloads": downloads if isinstance(downloads, int) and 0 <= downloads < 1 << 62 else None,
+        "downloads": downloads if _is_count(downloads) or (downloads == 0 and downloads is not False) else None,
         "tags": [tag for tag in tags if not _SILENT_TAGS.match(tag)],
         "gated": bool(item["gated"]) if isinstance(item.get("gated"), bool | str) else None,
         "sha": _word(item.get("sha")),

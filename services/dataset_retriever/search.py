@@ -8,10 +8,10 @@ choice     which one is taken
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 from catalogue.facts import smallest_size
@@ -141,7 +141,7 @@ def is_reachable(entry: dict[str, Any], settings: Settings) -> bool:
     """Whether it can be loaded from here now; the hub is not asked."""
     location = location_of(entry)
     if location.startswith("folder:"):
-        return Path(location.removeprefix("folder:")).is_dir()
+        return os.path.isdir(location.removeprefix("folder:"))
     return not settings.hub_offline and not entry.get("script")
 
 

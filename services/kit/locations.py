@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _maybe_cached(name: str, settings: Settings) -> bool:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = f"models--{name.partition('@')[0].replace('/', '--')}"
-    return Path(settings.hub_cache or HF_HUB_CACHE, folder).is_dir()
+    return os.path.isdir(Path(settings.hub_cache or HF_HUB_CACHE, folder))  # of a name that is too long: False
 
 
 def hub_error(error: Exception, name: str, settings: Settings) -> P2MError:
@@ -172,8 +173,8 @@ def _package_folder(rest: str) -> Path:
 
 
 def _folder(path: str) -> Path:
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(path))  # leaves "~nobody" as it is
+    if not os.path.isdir(folder):
         raise NotFound("NO_SUCH_FOLDER", f"There is no folder {folder}.")
     if not any(folder.rglob("*.safetensors")):
         raise FailedPrecondition(

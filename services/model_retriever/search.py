@@ -6,6 +6,7 @@ and says so.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -174,8 +175,8 @@ class Models:
         known = self.index.find(name.removeprefix("hub:"))
         if known is not None:
             return known
-        path = Path(name.removeprefix("folder:")).expanduser()
-        if _is_folder(path):
+        path = Path(os.path.expanduser(name.removeprefix("folder:")))
+        if os.path.isdir(path):  # False of a name that is too long, or has a NUL in it
             return from_folder(path.resolve())
         if name.startswith(("folder:", "package:")):
             locations.split(name)
@@ -285,13 +286,6 @@ def _best_first(scores: Scores, matches: _Mask, k: int) -> Iterator[Hit]:
     yield from first
     if len(first) == 2 * k:
         yield from ranked(scores, len(scores), matches)[2 * k :]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name too long, or with a NUL in it
-        return False
 
 
 def _tells(word: str) -> bool:

@@ -313,6 +313,7 @@ async def test_hostile_cards_are_texts(listing: Listing, tmp_path: Path) -> None
         },
         {"id": "a/b", "config": {"model_type": ["t5"], "architectures": [1, None]}, "pipeline_tag": {"x": 1}},
         {"id": "a/b", "safetensors": {"parameters": {"F32": -1, "Q4_K": 5}, "total": "x"}, "downloads": -3},
+        {"id": "a/b", "downloads": False},
         {"id": "a/b", "downloads": 10**400, "lastModified": 5, "sha": "x" * 10_000, "tags": ["y" * 10_000] * 10_000},
         {"id": "a/b", "cardData": {"language": {"en": 1}, "license": ["MIT", 7], "pretty_name": 5, "dataset_info": 5}},
         {"id": "a/b", "cardData": {"dataset_info": {"features": [{"name": "x", "dtype": None}]}}},

@@ -140,6 +140,16 @@ def test_a_folder_is_described_by_what_is_in_it(models: Models, settings: Settin
     assert candidate.architecture == "encoder-decoder"
 
 
+@pytest.mark.parametrize("model", ["the" * 400, f"folder:{'x' * 1000}", "folder:~nobody-of-that-name/x", "~nobody-x/y"])
+def test_a_name_that_no_disk_can_hold_is_nowhere(models: Models, settings: Settings, model: str) -> None:
+    """A name longer than file names may be, or of a home that is nobody's: not there, or no name, and no crash."""
+    try:
+        found = models.search("x", 1, Constraints(model=model), settings)
+    except InvalidArgument:
+        return
+    assert not found.candidates and found.excluded
+
+
 @pytest.mark.parametrize("model", ["no such model!", "/no/such/folder", "../no/such", "a/b/c"])
 def test_a_name_that_is_none_is_refused(models: Models, online: Settings, model: str) -> None:
     """What is neither an id, nor a hub name, nor a folder is INVALID_ARGUMENT in constraints.model."""
