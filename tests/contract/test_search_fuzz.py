@@ -131,7 +131,9 @@ async def _answer(search: Any, request: Message, ids: Iterator[str], well_formed
     asked = type(request)()
     asked.CopyFrom(request)
     if asked.request_id or well_formed:  # type: ignore[attr-defined]
-        asked.request_id = f"{next(ids)}{asked.request_id}"  # type: ignore[attr-defined]
+        # "3" and "00" must not make what "30" and "0" make.
+        given = f"-{asked.request_id}" if asked.request_id else ""  # type: ignore[attr-defined]
+        asked.request_id = f"{next(ids)}{given}"  # type: ignore[attr-defined]
     try:
         return await unary(search, asked, 120.0)
     except P2MError as error:
