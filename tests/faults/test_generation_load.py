@@ -52,8 +52,7 @@ def _free_port() -> int:
 
 
 async def test_fifty_jobs_at_once(tmp_path: Path) -> None:
-    """One replica holds 50 jobs within 1 GB, refuses none, and lets all progress: when the first one is done, the last
-    has a quarter."""
+    """One replica holds 50 jobs within 1 GB, refuses none, and lets all progress: none is far behind at any's end."""
     port = _free_port()
     given = Counter[int]()
     async with _teacher(given) as teacher:
@@ -78,4 +77,4 @@ async def test_fifty_jobs_at_once(tmp_path: Path) -> None:
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])
     print(f"{JOBS} jobs: {peak_kb / 1000:.0f} MB; at the first one's end the last had {behind} of {NUMBER}")
     assert peak_kb < 1_000_000
-    assert behind >= NUMBER / 4
+    assert behind >= 0.4 * NUMBER
