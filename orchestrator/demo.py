@@ -25,7 +25,7 @@ from p2m.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 
 from orchestrator import results
 from orchestrator.report import MAIN_METRIC, score_panels, verdict_of
-from orchestrator.report_page import COLOURS, SCORES
+from orchestrator.report.style import COLOURS, SCORES
 from orchestrator.session import reached, services
 from orchestrator.terminal import DONE, Terminal
 from services.kit.channel import dial, stream

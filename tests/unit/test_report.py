@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import charts, report
+from orchestrator import report
+from orchestrator.report import charts
 from tests.support.record import sample_record
 
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)>"\'{{ 7*7 }}{% raw %}'
