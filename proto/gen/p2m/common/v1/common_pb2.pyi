@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Prefer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Prefer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFER_UNSPECIFIED: _Prefer.ValueType  # 0
+    """Not set: as PREFER_TIME."""
+    PREFER_TIME: _Prefer.ValueType  # 1
+    """Ask and wait for each answer: minutes, at the usual price."""
+    PREFER_COST: _Prefer.ValueType  # 2
+    """Hand in whole batches (`/v1/batches`): hours, at most a day for each, at the price of batches, which is half the
+    usual one at most servers. A server that takes none is asked in the usual way, and the result says so.
+    """
+
+class Prefer(_Prefer, metaclass=_PreferEnumTypeWrapper):
+    """What matters more where the LLM's server sells the same answers at two prices. It is not part of a request's
+    identity: another preference continues the same work.
+    """
+
+PREFER_UNSPECIFIED: Prefer.ValueType  # 0
+"""Not set: as PREFER_TIME."""
+PREFER_TIME: Prefer.ValueType  # 1
+"""Ask and wait for each answer: minutes, at the usual price."""
+PREFER_COST: Prefer.ValueType  # 2
+"""Hand in whole batches (`/v1/batches`): hours, at most a day for each, at the price of batches, which is half the
+usual one at most servers. A server that takes none is asked in the usual way, and the result says so.
+"""
+Global___Prefer: _TypeAlias = Prefer  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):

@@ -65,6 +65,7 @@ class GenerateRequest(_message.Message):
     MAX_TEMPERATURE_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    PREFER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/generate/<part>"."""
     number: _builtins.int
@@ -79,6 +80,8 @@ class GenerateRequest(_message.Message):
     """Sampling temperature at the start; unset 0.5. 0 to 2."""
     max_temperature: _builtins.float
     """Sampling temperature at the end; unset 1.2. 0 to 2."""
+    prefer: _common_pb2.Prefer.ValueType
+    """Whether the answers shall come soon or at half the price; unset: soon. Not part of the request's identity."""
     @_builtins.property
     def allowance(self) -> _common_pb2.Allowance:
         """What may be spent."""
@@ -111,10 +114,11 @@ class GenerateRequest(_message.Message):
         max_temperature: _builtins.float | None = ...,
         exclude: _abc.Iterable[_common_pb2.Artifact] | None = ...,
         attributes: Global___Attributes | None = ...,
+        prefer: _common_pb2.Prefer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "prefer", b"prefer", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_temperature: _TypeAlias = _typing.Literal["initial_temperature"]  # noqa: Y015
     _WhichOneofArgType__initial_temperature: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature"]  # noqa: Y015
@@ -202,6 +206,51 @@ class RepeatShare(_message.Message):
 Global___RepeatShare: _TypeAlias = RepeatShare  # noqa: Y015
 
 @_typing.final
+class Outcome(_message.Message):
+    """What became of some of the money. All outcomes of a result add up to its ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    DOLLARS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"kept": rows of the dataset. "surplus": usable, beyond the number. "duplicate": the same as, or near to, another,
+    a demonstration or what was excluded. "invalid": no example of the task, or an answer that could not be read.
+    "lost": asked for, perhaps charged, and never received. "planning": what examples were to differ in.
+    """
+    examples: _builtins.int
+    """Examples; 0 where they were not counted: in an answer that could not be read or did not come."""
+    requests: _builtins.float
+    """Requests; a part of one where its examples ended differently."""
+    prompt_tokens: _builtins.float
+    """Tokens read by the LLM."""
+    completion_tokens: _builtins.float
+    """Tokens written by the LLM."""
+    dollars: _builtins.float
+    """US dollars."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        examples: _builtins.int = ...,
+        requests: _builtins.float = ...,
+        prompt_tokens: _builtins.float = ...,
+        completion_tokens: _builtins.float = ...,
+        dollars: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "dollars", b"dollars", "examples", b"examples", "name", b"name", "prompt_tokens", b"prompt_tokens", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+@_typing.final
 class GenerateResult(_message.Message):
     """The generated dataset."""
 
@@ -236,12 +285,17 @@ class GenerateResult(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows in it."""
     stop_reason: Global___StopReason.ValueType
     """Why it ended."""
     llm: _builtins.str
     """The LLM's name."""
+    batched: _builtins.int
+    """Requests that went by batches, of those in the ledger."""
     @_builtins.property
     def dataset(self) -> _common_pb2.Artifact:
         """The dataset artifact (see dataset_retriever.proto); source is "generated"."""
@@ -271,6 +325,16 @@ class GenerateResult(_message.Message):
     def attributes(self) -> Global___Attributes:
         """What the examples were made to differ in, by the LLM's proposal or the request."""
 
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
+        """What was spent, by what became of it; those outcomes that there were. An answer's cost is shared evenly among the
+        examples of all answers that could be read.
+        """
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know of how it went, a sentence each: that the server takes no batches, that one expired."""
+
     def __init__(
         self,
         *,
@@ -283,10 +347,13 @@ class GenerateResult(_message.Message):
         metrics: _abc.Iterable[_common_pb2.Metric] | None = ...,
         repeats: _abc.Iterable[Global___RepeatShare] | None = ...,
         attributes: Global___Attributes | None = ...,
+        outcomes: _abc.Iterable[Global___Outcome] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        batched: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dataset", b"dataset", "ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "llm", b"llm", "metrics", b"metrics", "repeats", b"repeats", "rows", b"rows", "stop_reason", b"stop_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "batched", b"batched", "dataset", b"dataset", "dropped", b"dropped", "ledger", b"ledger", "llm", b"llm", "metrics", b"metrics", "notes", b"notes", "outcomes", b"outcomes", "repeats", b"repeats", "rows", b"rows", "stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

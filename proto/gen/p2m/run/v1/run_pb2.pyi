@@ -134,6 +134,7 @@ class RunOptions(_message.Message):
     MAX_DATASET_BYTES_FIELD_NUMBER: _builtins.int
     DATASET_TASK_FIELD_NUMBER: _builtins.int
     INCLUDE_GATED_FIELD_NUMBER: _builtins.int
+    PREFER_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Examples to generate; unset 200; 0 or `skip_generation`: none."""
     parts: _builtins.int
@@ -182,6 +183,8 @@ class RunOptions(_message.Message):
     """The task that a dataset must be for, as the hub names it, such as "text-classification"; empty: any."""
     include_gated: _builtins.bool
     """Whether a gated dataset may be chosen."""
+    prefer: _common_pb2.Prefer.ValueType
+    """What matters more where the LLM's server sells batches: time (unset) or cost. Not part of the run's identity."""
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Artifact]:
         """The user's own rows to train on (dataset artifacts)."""
@@ -228,10 +231,11 @@ class RunOptions(_message.Message):
         max_dataset_bytes: _builtins.int | None = ...,
         dataset_task: _builtins.str = ...,
         include_gated: _builtins.bool = ...,
+        prefer: _common_pb2.Prefer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "include_gated", b"include_gated", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "model", b"model", "number", b"number", "parts", b"parts", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "include_gated", b"include_gated", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapt: _TypeAlias = _typing.Literal["adapt"]  # noqa: Y015
     _WhichOneofArgType__adapt: _TypeAlias = _typing.Literal["_adapt", b"_adapt"]  # noqa: Y015
@@ -835,3 +839,81 @@ class ChooseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChooseResponse: _TypeAlias = ChooseResponse  # noqa: Y015
+
+@_typing.final
+class DataRequest(_message.Message):
+    """Whose datasets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The run's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataRequest: _TypeAlias = DataRequest  # noqa: Y015
+
+@_typing.final
+class RunDataset(_message.Message):
+    """One dataset of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"train", "validation", "test" (the locked splits), "retrieved", or "generated-<part>"."""
+    complete: _builtins.bool
+    """Whether its stage was finished; false: what generation had when it was stopped."""
+    @_builtins.property
+    def dataset(self) -> _common_pb2.Artifact:
+        """The rows, as Parquet with input, output, source, split and answers."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dataset: _common_pb2.Artifact | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "dataset", b"dataset", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunDataset: _TypeAlias = RunDataset  # noqa: Y015
+
+@_typing.final
+class DataResponse(_message.Message):
+    """What the run has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunDataset]:
+        """In the order of the stages."""
+
+    def __init__(
+        self,
+        *,
+        datasets: _abc.Iterable[Global___RunDataset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataResponse: _TypeAlias = DataResponse  # noqa: Y015

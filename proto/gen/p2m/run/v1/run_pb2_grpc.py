@@ -65,6 +65,11 @@ class RunServiceStub:
                 request_serializer=p2m_dot_run_dot_v1_dot_run__pb2.ChooseRequest.SerializeToString,
                 response_deserializer=p2m_dot_run_dot_v1_dot_run__pb2.ChooseResponse.FromString,
                 _registered_method=True)
+        self.Data = channel.unary_unary(
+                '/p2m.run.v1.RunService/Data',
+                request_serializer=p2m_dot_run_dot_v1_dot_run__pb2.DataRequest.SerializeToString,
+                response_deserializer=p2m_dot_run_dot_v1_dot_run__pb2.DataResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -114,6 +119,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Data(self, request, context):
+        """The datasets that the run has, unfinished generation too: what was paid for is usable whatever became of the run.
+        Nothing is asked of the LLM. FAILED_PRECONDITION where it has none yet, or is just generating.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.Choose,
                     request_deserializer=p2m_dot_run_dot_v1_dot_run__pb2.ChooseRequest.FromString,
                     response_serializer=p2m_dot_run_dot_v1_dot_run__pb2.ChooseResponse.SerializeToString,
+            ),
+            'Data': grpc.unary_unary_rpc_method_handler(
+                    servicer.Data,
+                    request_deserializer=p2m_dot_run_dot_v1_dot_run__pb2.DataRequest.FromString,
+                    response_serializer=p2m_dot_run_dot_v1_dot_run__pb2.DataResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +329,33 @@ class RunService:
             '/p2m.run.v1.RunService/Choose',
             p2m_dot_run_dot_v1_dot_run__pb2.ChooseRequest.SerializeToString,
             p2m_dot_run_dot_v1_dot_run__pb2.ChooseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Data(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/p2m.run.v1.RunService/Data',
+            p2m_dot_run_dot_v1_dot_run__pb2.DataRequest.SerializeToString,
+            p2m_dot_run_dot_v1_dot_run__pb2.DataResponse.FromString,
             options,
             channel_credentials,
             insecure,

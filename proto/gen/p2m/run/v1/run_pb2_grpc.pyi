@@ -47,6 +47,10 @@ class RunServiceStub:
     """The newest runs."""
     Choose: _grpc.UnaryUnaryMultiCallable[_run_pb2.ChooseRequest, _run_pb2.ChooseResponse]
     """Answers a question that the run waits for. FAILED_PRECONDITION where it waits for none."""
+    Data: _grpc.UnaryUnaryMultiCallable[_run_pb2.DataRequest, _run_pb2.DataResponse]
+    """The datasets that the run has, unfinished generation too: what was paid for is usable whatever became of the run.
+    Nothing is asked of the LLM. FAILED_PRECONDITION where it has none yet, or is just generating.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -67,6 +71,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """The newest runs."""
     Choose: _aio.UnaryUnaryMultiCallable[_run_pb2.ChooseRequest, _run_pb2.ChooseResponse]  # type: ignore[assignment]
     """Answers a question that the run waits for. FAILED_PRECONDITION where it waits for none."""
+    Data: _aio.UnaryUnaryMultiCallable[_run_pb2.DataRequest, _run_pb2.DataResponse]  # type: ignore[assignment]
+    """The datasets that the run has, unfinished generation too: what was paid for is usable whatever became of the run.
+    Nothing is asked of the LLM. FAILED_PRECONDITION where it has none yet, or is just generating.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """The job API. A run is durable: it survives its orchestrator."""
@@ -120,5 +128,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.ChooseResponse, _abc.Awaitable[_run_pb2.ChooseResponse]]:
         """Answers a question that the run waits for. FAILED_PRECONDITION where it waits for none."""
+
+    @_abc_1.abstractmethod
+    def Data(
+        self,
+        request: _run_pb2.DataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.DataResponse, _abc.Awaitable[_run_pb2.DataResponse]]:
+        """The datasets that the run has, unfinished generation too: what was paid for is usable whatever became of the run.
+        Nothing is asked of the LLM. FAILED_PRECONDITION where it has none yet, or is just generating.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
