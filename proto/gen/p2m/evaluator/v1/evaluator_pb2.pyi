@@ -471,3 +471,193 @@ class PredictResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class MeasureRequest(_message.Message):
+    """A model to measure alone: the student, or what was exported of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    TIMED_INPUTS_FIELD_NUMBER: _builtins.int
+    TIMED_SECONDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """"<run>/measure/<name>"."""
+    name: _builtins.str
+    """Shown in the report, such as "onnx_int8": small letters, digits, "_"."""
+    seed: _builtins.int
+    """Seed of the bootstrap."""
+    timed_inputs: _builtins.int
+    """Inputs that are timed; default (0) 100. Test rows, from the first again where they do not suffice."""
+    timed_seconds: _builtins.float
+    """Most seconds of timing; default (0) 30. At least 10 inputs are timed whatever it takes."""
+    @_builtins.property
+    def spec(self) -> _common_pb2.PromptSpec:
+        """The task."""
+
+    @_builtins.property
+    def model(self) -> _common_pb2.Artifact:
+        """A model folder, as trained or as exported."""
+
+    @_builtins.property
+    def test(self) -> _common_pb2.Artifact:
+        """The locked test split."""
+
+    @_builtins.property
+    def predictions(self) -> _common_pb2.Artifact:
+        """EvaluateResult.predictions for the same split: whose column `prediction_student` it is compared with. Unset: the
+        model is timed and not scored.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        spec: _common_pb2.PromptSpec | None = ...,
+        name: _builtins.str = ...,
+        model: _common_pb2.Artifact | None = ...,
+        test: _common_pb2.Artifact | None = ...,
+        predictions: _common_pb2.Artifact | None = ...,
+        seed: _builtins.int = ...,
+        timed_inputs: _builtins.int = ...,
+        timed_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "predictions", b"predictions", "spec", b"spec", "test", b"test"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "name", b"name", "predictions", b"predictions", "request_id", b"request_id", "seed", b"seed", "spec", b"spec", "test", b"test", "timed_inputs", b"timed_inputs", "timed_seconds", b"timed_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureRequest: _TypeAlias = MeasureRequest  # noqa: Y015
+
+@_typing.final
+class Latency(_message.Message):
+    """How long an answer takes, an input at a time, after a warm-up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_MS_FIELD_NUMBER: _builtins.int
+    P95_MS_FIELD_NUMBER: _builtins.int
+    MEAN_MS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    PROCESSOR_FIELD_NUMBER: _builtins.int
+    p50_ms: _builtins.float
+    """Half of the answers take at most so many milliseconds."""
+    p95_ms: _builtins.float
+    """Of a hundred answers 95 take at most so many milliseconds."""
+    mean_ms: _builtins.float
+    """The mean, in milliseconds."""
+    inputs: _builtins.int
+    """Inputs that were timed."""
+    threads: _builtins.int
+    """CPU threads that worked on each."""
+    processor: _builtins.str
+    """The processor."""
+    def __init__(
+        self,
+        *,
+        p50_ms: _builtins.float = ...,
+        p95_ms: _builtins.float = ...,
+        mean_ms: _builtins.float = ...,
+        inputs: _builtins.int = ...,
+        threads: _builtins.int = ...,
+        processor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "mean_ms", b"mean_ms", "p50_ms", b"p50_ms", "p95_ms", b"p95_ms", "processor", b"processor", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Latency: _TypeAlias = Latency  # noqa: Y015
+
+@_typing.final
+class MeasureResult(_message.Message):
+    """What was measured of one model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    same: _builtins.float
+    """Test rows that it answers as the student does, in percent."""
+    rows_per_second: _builtins.float
+    """Test rows a second in batches; 0 where it was only timed."""
+    load_seconds: _builtins.float
+    """Seconds until it was loaded."""
+    runtime: _builtins.str
+    """What ran it, with its version, such as "onnxruntime 1.32.0"."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
+        """Its scores; none where it was only timed."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
+        """This model less the student, row by row: `against` is "student"."""
+
+    @_builtins.property
+    def latency(self) -> Global___Latency:
+        """How fast it is."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[Global___Score] | None = ...,
+        comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+        same: _builtins.float = ...,
+        latency: Global___Latency | None = ...,
+        rows_per_second: _builtins.float = ...,
+        load_seconds: _builtins.float = ...,
+        runtime: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "latency", b"latency", "load_seconds", b"load_seconds", "rows_per_second", b"rows_per_second", "runtime", b"runtime", "same", b"same", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureResult: _TypeAlias = MeasureResult  # noqa: Y015
+
+@_typing.final
+class MeasureResponse(_message.Message):
+    """Progress, then the result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _common_pb2.Progress:
+        """How far it is."""
+
+    @_builtins.property
+    def result(self) -> Global___MeasureResult:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: _common_pb2.Progress | None = ...,
+        result: Global___MeasureResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___MeasureResponse: _TypeAlias = MeasureResponse  # noqa: Y015

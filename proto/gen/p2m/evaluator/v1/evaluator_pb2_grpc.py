@@ -45,6 +45,11 @@ class EvaluatorServiceStub:
                 request_serializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictRequest.SerializeToString,
                 response_deserializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.Measure = channel.unary_stream(
+                '/p2m.evaluator.v1.EvaluatorService/Measure',
+                request_serializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureRequest.SerializeToString,
+                response_deserializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluatorServiceServicer:
@@ -65,6 +70,13 @@ class EvaluatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Measure(self, request, context):
+        """Times one model, an input at a time, and scores its answers beside the student's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_EvaluatorServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictRequest.FromString,
                     response_serializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictResponse.SerializeToString,
+            ),
+            'Measure': grpc.unary_stream_rpc_method_handler(
+                    servicer.Measure,
+                    request_deserializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureRequest.FromString,
+                    response_serializer=p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class EvaluatorService:
             '/p2m.evaluator.v1.EvaluatorService/Predict',
             p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictRequest.SerializeToString,
             p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Measure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/p2m.evaluator.v1.EvaluatorService/Measure',
+            p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureRequest.SerializeToString,
+            p2m_dot_evaluator_dot_v1_dot_evaluator__pb2.MeasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

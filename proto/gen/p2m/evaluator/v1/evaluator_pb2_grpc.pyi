@@ -37,6 +37,8 @@ class EvaluatorServiceStub:
     """Has every contestant answer the same test rows and gives scores, paired intervals and a verdict."""
     Predict: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.PredictRequest, _evaluator_pb2.PredictResponse]
     """Answers inputs with a model; used by the demo. The model stays loaded for a while."""
+    Measure: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.MeasureRequest, _evaluator_pb2.MeasureResponse]
+    """Times one model, an input at a time, and scores its answers beside the student's."""
 
 @_typing.type_check_only
 class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
@@ -47,6 +49,8 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
     """Has every contestant answer the same test rows and gives scores, paired intervals and a verdict."""
     Predict: _aio.UnaryStreamMultiCallable[_evaluator_pb2.PredictRequest, _evaluator_pb2.PredictResponse]  # type: ignore[assignment]
     """Answers inputs with a model; used by the demo. The model stays loaded for a while."""
+    Measure: _aio.UnaryStreamMultiCallable[_evaluator_pb2.MeasureRequest, _evaluator_pb2.MeasureResponse]  # type: ignore[assignment]
+    """Times one model, an input at a time, and scores its answers beside the student's."""
 
 class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """The stage that tells the truth."""
@@ -66,5 +70,13 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_evaluator_pb2.PredictResponse], _abc.AsyncIterator[_evaluator_pb2.PredictResponse]]:
         """Answers inputs with a model; used by the demo. The model stays loaded for a while."""
+
+    @_abc_1.abstractmethod
+    def Measure(
+        self,
+        request: _evaluator_pb2.MeasureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_evaluator_pb2.MeasureResponse], _abc.AsyncIterator[_evaluator_pb2.MeasureResponse]]:
+        """Times one model, an input at a time, and scores its answers beside the student's."""
 
 def add_EvaluatorServiceServicer_to_server(servicer: EvaluatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

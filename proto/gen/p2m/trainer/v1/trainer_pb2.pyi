@@ -64,6 +64,12 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     """Safetensors in 32 bits, as trained."""
     EXPORT_FORMAT_SAFETENSORS_BF16: _ExportFormat.ValueType  # 2
     """Safetensors in bfloat16: half the size."""
+    EXPORT_FORMAT_ONNX: _ExportFormat.ValueType  # 3
+    """ONNX in 32 bits: encoder-decoders, decoders and classifiers."""
+    EXPORT_FORMAT_ONNX_INT8: _ExportFormat.ValueType  # 4
+    """ONNX with 8-bit weights, quantised dynamically: a quarter of the size."""
+    EXPORT_FORMAT_CTRANSLATE2_INT8: _ExportFormat.ValueType  # 5
+    """CTranslate2 with 8-bit weights: the families that it converts (T5, BART, Marian, GPT-2, Llama and some others)."""
 
 class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
     """A format to write."""
@@ -74,6 +80,12 @@ EXPORT_FORMAT_SAFETENSORS: ExportFormat.ValueType  # 1
 """Safetensors in 32 bits, as trained."""
 EXPORT_FORMAT_SAFETENSORS_BF16: ExportFormat.ValueType  # 2
 """Safetensors in bfloat16: half the size."""
+EXPORT_FORMAT_ONNX: ExportFormat.ValueType  # 3
+"""ONNX in 32 bits: encoder-decoders, decoders and classifiers."""
+EXPORT_FORMAT_ONNX_INT8: ExportFormat.ValueType  # 4
+"""ONNX with 8-bit weights, quantised dynamically: a quarter of the size."""
+EXPORT_FORMAT_CTRANSLATE2_INT8: ExportFormat.ValueType  # 5
+"""CTranslate2 with 8-bit weights: the families that it converts (T5, BART, Marian, GPT-2, Llama and some others)."""
 Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
 
 @_typing.final

@@ -73,7 +73,7 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Writes a model in another format.
+        """Writes a model in another format. FAILED_PRECONDITION where the format does not take the model's architecture.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

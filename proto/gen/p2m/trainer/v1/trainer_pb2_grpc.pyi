@@ -40,7 +40,7 @@ class TrainerServiceStub:
     Train: _grpc.UnaryStreamMultiCallable[_trainer_pb2.TrainRequest, _trainer_pb2.TrainResponse]
     """Fine-tunes a model."""
     Export: _grpc.UnaryStreamMultiCallable[_trainer_pb2.ExportRequest, _trainer_pb2.ExportResponse]
-    """Writes a model in another format."""
+    """Writes a model in another format. FAILED_PRECONDITION where the format does not take the model's architecture."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -54,7 +54,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     Train: _aio.UnaryStreamMultiCallable[_trainer_pb2.TrainRequest, _trainer_pb2.TrainResponse]  # type: ignore[assignment]
     """Fine-tunes a model."""
     Export: _aio.UnaryStreamMultiCallable[_trainer_pb2.ExportRequest, _trainer_pb2.ExportResponse]  # type: ignore[assignment]
-    """Writes a model in another format."""
+    """Writes a model in another format. FAILED_PRECONDITION where the format does not take the model's architecture."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """All three calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
@@ -83,6 +83,6 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.ExportResponse], _abc.AsyncIterator[_trainer_pb2.ExportResponse]]:
-        """Writes a model in another format."""
+        """Writes a model in another format. FAILED_PRECONDITION where the format does not take the model's architecture."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
