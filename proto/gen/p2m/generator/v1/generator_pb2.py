@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from p2m.common.v1 import common_pb2 as p2m_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n p2m/generator/v1/generator.proto\x12\x10p2m.generator.v1\x1a\x1ap2m/common/v1/common.proto\"\xa5\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x0c\n\x04part\x18\x05 \x01(\x05\x12\r\n\x05parts\x18\x06 \x01(\x05\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12 \n\x13initial_temperature\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fmax_temperature\x18\t \x01(\x01H\x01\x88\x01\x01\x12(\n\x07\x65xclude\x18\n \x03(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x30\n\nattributes\x18\x0b \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12%\n\x06prefer\x18\x0c \x01(\x0e\x32\x15.p2m.common.v1.PreferB\x16\n\x14_initial_temperatureB\x12\n\x10_max_temperature\"S\n\nAttributes\x12\x0e\n\x06topics\x18\x01 \x03(\t\x12\x0f\n\x07lengths\x18\x02 \x03(\t\x12\x14\n\x0c\x64ifficulties\x18\x03 \x03(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\"L\n\x0bRepeatShare\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x01\x12\x17\n\x0fnear_duplicates\x18\x03 \x01(\x01\"~\n\x07Outcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x10\n\x08requests\x18\x03 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x01\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x01\x12\x0f\n\x07\x64ollars\x18\x06 \x01(\x01\"\xf6\x03\n\x0eGenerateResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12>\n\x07\x64ropped\x18\x03 \x03(\x0b\x32-.p2m.generator.v1.GenerateResult.DroppedEntry\x12\x31\n\x0bstop_reason\x18\x04 \x01(\x0e\x32\x1c.p2m.generator.v1.StopReason\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\x0b\n\x03llm\x18\x06 \x01(\t\x12&\n\x07metrics\x18\x07 \x03(\x0b\x32\x15.p2m.common.v1.Metric\x12.\n\x07repeats\x18\x08 \x03(\x0b\x32\x1d.p2m.generator.v1.RepeatShare\x12\x30\n\nattributes\x18\t \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12+\n\x08outcomes\x18\n \x03(\x0b\x32\x19.p2m.generator.v1.Outcome\x12\r\n\x05notes\x18\x0b \x03(\t\x12\x0f\n\x07\x62\x61tched\x18\x0c \x01(\x03\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\x10GenerateResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .p2m.generator.v1.GenerateResultH\x00\x42\x07\n\x05\x65vent*v\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12STOP_REASON_NUMBER\x10\x01\x12\x16\n\x12STOP_REASON_BUDGET\x10\x02\x12\x1b\n\x17STOP_REASON_NOTHING_NEW\x10\x03\x32g\n\x10GeneratorService\x12S\n\x08Generate\x12!.p2m.generator.v1.GenerateRequest\x1a\".p2m.generator.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n p2m/generator/v1/generator.proto\x12\x10p2m.generator.v1\x1a\x1ap2m/common/v1/common.proto\"\xb4\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x0c\n\x04part\x18\x05 \x01(\x05\x12\r\n\x05parts\x18\x06 \x01(\x05\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12 \n\x13initial_temperature\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fmax_temperature\x18\t \x01(\x01H\x01\x88\x01\x01\x12(\n\x07\x65xclude\x18\n \x03(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x30\n\nattributes\x18\x0b \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12%\n\x06prefer\x18\x0c \x01(\x0e\x32\x15.p2m.common.v1.Prefer\x12\r\n\x05judge\x18\r \x01(\x08\x42\x16\n\x14_initial_temperatureB\x12\n\x10_max_temperature\"S\n\nAttributes\x12\x0e\n\x06topics\x18\x01 \x03(\t\x12\x0f\n\x07lengths\x18\x02 \x03(\t\x12\x14\n\x0c\x64ifficulties\x18\x03 \x03(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\"\x88\x01\n\x0eProposeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0c\n\x04seed\x18\x04 \x01(\x03\"w\n\x0fProposeResponse\x12\x30\n\nattributes\x18\x01 \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12%\n\x06ledger\x18\x02 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\x0b\n\x03llm\x18\x03 \x01(\t\"L\n\x0bRepeatShare\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x01\x12\x17\n\x0fnear_duplicates\x18\x03 \x01(\x01\"~\n\x07Outcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x10\n\x08requests\x18\x03 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x01\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x01\x12\x0f\n\x07\x64ollars\x18\x06 \x01(\x01\"\xf6\x03\n\x0eGenerateResult\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12>\n\x07\x64ropped\x18\x03 \x03(\x0b\x32-.p2m.generator.v1.GenerateResult.DroppedEntry\x12\x31\n\x0bstop_reason\x18\x04 \x01(\x0e\x32\x1c.p2m.generator.v1.StopReason\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\x0b\n\x03llm\x18\x06 \x01(\t\x12&\n\x07metrics\x18\x07 \x03(\x0b\x32\x15.p2m.common.v1.Metric\x12.\n\x07repeats\x18\x08 \x03(\x0b\x32\x1d.p2m.generator.v1.RepeatShare\x12\x30\n\nattributes\x18\t \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12+\n\x08outcomes\x18\n \x03(\x0b\x32\x19.p2m.generator.v1.Outcome\x12\r\n\x05notes\x18\x0b \x03(\t\x12\x0f\n\x07\x62\x61tched\x18\x0c \x01(\x03\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\x10GenerateResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .p2m.generator.v1.GenerateResultH\x00\x42\x07\n\x05\x65vent*v\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12STOP_REASON_NUMBER\x10\x01\x12\x16\n\x12STOP_REASON_BUDGET\x10\x02\x12\x1b\n\x17STOP_REASON_NOTHING_NEW\x10\x03\x32\xb7\x01\n\x10GeneratorService\x12S\n\x08Generate\x12!.p2m.generator.v1.GenerateRequest\x1a\".p2m.generator.v1.GenerateResponse0\x01\x12N\n\x07Propose\x12 .p2m.generator.v1.ProposeRequest\x1a!.p2m.generator.v1.ProposeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATERESULT_DROPPEDENTRY']._loaded_options = None
   _globals['_GENERATERESULT_DROPPEDENTRY']._serialized_options = b'8\001'
-  _globals['_STOPREASON']._serialized_start=1428
-  _globals['_STOPREASON']._serialized_end=1546
+  _globals['_STOPREASON']._serialized_start=1703
+  _globals['_STOPREASON']._serialized_end=1821
   _globals['_GENERATEREQUEST']._serialized_start=83
-  _globals['_GENERATEREQUEST']._serialized_end=504
-  _globals['_ATTRIBUTES']._serialized_start=506
-  _globals['_ATTRIBUTES']._serialized_end=589
-  _globals['_REPEATSHARE']._serialized_start=591
-  _globals['_REPEATSHARE']._serialized_end=667
-  _globals['_OUTCOME']._serialized_start=669
-  _globals['_OUTCOME']._serialized_end=795
-  _globals['_GENERATERESULT']._serialized_start=798
-  _globals['_GENERATERESULT']._serialized_end=1300
-  _globals['_GENERATERESULT_DROPPEDENTRY']._serialized_start=1254
-  _globals['_GENERATERESULT_DROPPEDENTRY']._serialized_end=1300
-  _globals['_GENERATERESPONSE']._serialized_start=1302
-  _globals['_GENERATERESPONSE']._serialized_end=1426
-  _globals['_GENERATORSERVICE']._serialized_start=1548
-  _globals['_GENERATORSERVICE']._serialized_end=1651
+  _globals['_GENERATEREQUEST']._serialized_end=519
+  _globals['_ATTRIBUTES']._serialized_start=521
+  _globals['_ATTRIBUTES']._serialized_end=604
+  _globals['_PROPOSEREQUEST']._serialized_start=607
+  _globals['_PROPOSEREQUEST']._serialized_end=743
+  _globals['_PROPOSERESPONSE']._serialized_start=745
+  _globals['_PROPOSERESPONSE']._serialized_end=864
+  _globals['_REPEATSHARE']._serialized_start=866
+  _globals['_REPEATSHARE']._serialized_end=942
+  _globals['_OUTCOME']._serialized_start=944
+  _globals['_OUTCOME']._serialized_end=1070
+  _globals['_GENERATERESULT']._serialized_start=1073
+  _globals['_GENERATERESULT']._serialized_end=1575
+  _globals['_GENERATERESULT_DROPPEDENTRY']._serialized_start=1529
+  _globals['_GENERATERESULT_DROPPEDENTRY']._serialized_end=1575
+  _globals['_GENERATERESPONSE']._serialized_start=1577
+  _globals['_GENERATERESPONSE']._serialized_end=1701
+  _globals['_GENERATORSERVICE']._serialized_start=1824
+  _globals['_GENERATORSERVICE']._serialized_end=2007
 # @@protoc_insertion_point(module_scope)

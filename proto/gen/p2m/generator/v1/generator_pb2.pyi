@@ -66,6 +66,7 @@ class GenerateRequest(_message.Message):
     EXCLUDE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PREFER_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/generate/<part>"."""
     number: _builtins.int
@@ -82,6 +83,8 @@ class GenerateRequest(_message.Message):
     """Sampling temperature at the end; unset 1.2. 0 to 2."""
     prefer: _common_pb2.Prefer.ValueType
     """Whether the answers shall come soon or at half the price; unset: soon. Not part of the request's identity."""
+    judge: _builtins.bool
+    """Have the LLM look over the rows, and leave out those whose output it holds to be wrong."""
     @_builtins.property
     def allowance(self) -> _common_pb2.Allowance:
         """What may be spent."""
@@ -96,8 +99,8 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def attributes(self) -> Global___Attributes:
-        """What examples are to differ in; unset: the LLM proposes it, by one request out of the allowance, where at least
-        100 examples are wanted.
+        """What examples are to differ in, set but empty: nothing; unset: the LLM proposes it, by one request out of the
+        allowance, where at least 100 examples are wanted.
         """
 
     def __init__(
@@ -115,10 +118,11 @@ class GenerateRequest(_message.Message):
         exclude: _abc.Iterable[_common_pb2.Artifact] | None = ...,
         attributes: Global___Attributes | None = ...,
         prefer: _common_pb2.Prefer.ValueType = ...,
+        judge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "prefer", b"prefer", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature", "_max_temperature", b"_max_temperature", "allowance", b"allowance", "attributes", b"attributes", "exclude", b"exclude", "initial_temperature", b"initial_temperature", "judge", b"judge", "max_temperature", b"max_temperature", "number", b"number", "part", b"part", "parts", b"parts", "prefer", b"prefer", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_temperature: _TypeAlias = _typing.Literal["initial_temperature"]  # noqa: Y015
     _WhichOneofArgType__initial_temperature: _TypeAlias = _typing.Literal["_initial_temperature", b"_initial_temperature"]  # noqa: Y015
@@ -172,6 +176,78 @@ class Attributes(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attributes: _TypeAlias = Attributes  # noqa: Y015
+
+@_typing.final
+class ProposeRequest(_message.Message):
+    """A task whose examples shall differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """"<run>/attributes"."""
+    seed: _builtins.int
+    """Seed that is handed to the LLM."""
+    @_builtins.property
+    def allowance(self) -> _common_pb2.Allowance:
+        """What may be spent."""
+
+    @_builtins.property
+    def spec(self) -> _common_pb2.PromptSpec:
+        """The task."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        allowance: _common_pb2.Allowance | None = ...,
+        spec: _common_pb2.PromptSpec | None = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "request_id", b"request_id", "seed", b"seed", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposeRequest: _TypeAlias = ProposeRequest  # noqa: Y015
+
+@_typing.final
+class ProposeResponse(_message.Message):
+    """What they may differ in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
+    llm: _builtins.str
+    """The LLM's name."""
+    @_builtins.property
+    def attributes(self) -> Global___Attributes:
+        """The proposal; empty where the LLM had none."""
+
+    @_builtins.property
+    def ledger(self) -> _common_pb2.Ledger:
+        """What was spent."""
+
+    def __init__(
+        self,
+        *,
+        attributes: Global___Attributes | None = ...,
+        ledger: _common_pb2.Ledger | None = ...,
+        llm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "ledger", b"ledger"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "ledger", b"ledger", "llm", b"llm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposeResponse: _TypeAlias = ProposeResponse  # noqa: Y015
 
 @_typing.final
 class RepeatShare(_message.Message):
@@ -304,7 +380,7 @@ class GenerateResult(_message.Message):
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Examples left out, by reason: "invalid", "duplicate", "near_duplicate", "excluded", "copied_demonstration",
         "too_long", "truncated", "other_label" (the demonstrations show a few labels, and it is none), "other_language",
-        "surplus".
+        "judged" (the LLM, asked to look over the rows, held its output to be wrong), "surplus".
         """
 
     @_builtins.property

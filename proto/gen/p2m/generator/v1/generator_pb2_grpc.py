@@ -40,6 +40,11 @@ class GeneratorServiceStub:
                 request_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Propose = channel.unary_unary(
+                '/p2m.generator.v1.GeneratorService/Propose',
+                request_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.SerializeToString,
+                response_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -56,6 +61,15 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Propose(self, request, context):
+        """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
+        look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
+        each part has its own proposed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +77,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.FromString,
                     response_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Propose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Propose,
+                    request_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.FromString,
+                    response_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +112,33 @@ class GeneratorService:
             '/p2m.generator.v1.GeneratorService/Generate',
             p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
             p2m_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Propose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/p2m.generator.v1.GeneratorService/Propose',
+            p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.SerializeToString,
+            p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.FromString,
             options,
             channel_credentials,
             insecure,

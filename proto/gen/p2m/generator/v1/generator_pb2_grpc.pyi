@@ -39,6 +39,11 @@ class GeneratorServiceStub:
     RESOURCE_EXHAUSTED with reason NO_FREE_SLOT: try a sibling, then wait. UNAVAILABLE: the LLM is out of
     reach. UNAUTHENTICATED: the LLM refused the key.
     """
+    Propose: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ProposeRequest, _generator_pb2.ProposeResponse]
+    """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
+    look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
+    each part has its own proposed.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -50,6 +55,11 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     the same request_id goes on where an earlier attempt stopped and pays for nothing twice.
     RESOURCE_EXHAUSTED with reason NO_FREE_SLOT: try a sibling, then wait. UNAVAILABLE: the LLM is out of
     reach. UNAUTHENTICATED: the LLM refused the key.
+    """
+    Propose: _aio.UnaryUnaryMultiCallable[_generator_pb2.ProposeRequest, _generator_pb2.ProposeResponse]  # type: ignore[assignment]
+    """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
+    look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
+    each part has its own proposed.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,6 +75,17 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         the same request_id goes on where an earlier attempt stopped and pays for nothing twice.
         RESOURCE_EXHAUSTED with reason NO_FREE_SLOT: try a sibling, then wait. UNAVAILABLE: the LLM is out of
         reach. UNAUTHENTICATED: the LLM refused the key.
+        """
+
+    @_abc_1.abstractmethod
+    def Propose(
+        self,
+        request: _generator_pb2.ProposeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.ProposeResponse, _abc.Awaitable[_generator_pb2.ProposeResponse]]:
+        """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
+        look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
+        each part has its own proposed.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

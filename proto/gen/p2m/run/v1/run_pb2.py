@@ -24,61 +24,62 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from p2m.common.v1 import common_pb2 as p2m_dot_common_dot_v1_dot_common__pb2
+from p2m.generator.v1 import generator_pb2 as p2m_dot_generator_dot_v1_dot_generator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14p2m/run/v1/run.proto\x12\np2m.run.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ap2m/common/v1/common.proto\"\xe1\x07\n\nRunOptions\x12\x13\n\x06number\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05parts\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rskip_datasets\x18\x03 \x01(\x08\x12\x17\n\x0fskip_generation\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12%\n\x04\x64\x61ta\x18\x06 \x03(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x04test\x18\x07 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\r\n\x05model\x18\x08 \x01(\t\x12\x1c\n\x0fmax_model_bytes\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\n \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0c\x62\x61tch_tokens\x18\x0c \x01(\x05H\x05\x88\x01\x01\x12\x1e\n\x11max_train_seconds\x18\r \x01(\x01H\x06\x88\x01\x01\x12\x0c\n\x04lora\x18\x0e \x01(\x08\x12\x11\n\x04seed\x18\x0f \x01(\x03H\x07\x88\x01\x01\x12(\n\x06\x62udget\x18\x10 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\x0b\n\x03\x61sk\x18\x11 \x01(\x08\x12\x19\n\x0cteacher_rows\x18\x12 \x01(\x03H\x08\x88\x01\x01\x12 \n\x13max_rows_per_source\x18\x13 \x01(\x03H\t\x88\x01\x01\x12\x1d\n\x10\x63heckpoint_steps\x18\x14 \x01(\x05H\n\x88\x01\x01\x12\x12\n\x05\x61\x64\x61pt\x18\x15 \x01(\x08H\x0b\x88\x01\x01\x12\x1f\n\x12max_cpu_latency_ms\x18\x16 \x01(\x01H\x0c\x88\x01\x01\x12\x0f\n\x07licence\x18\x17 \x01(\t\x12\x11\n\tlanguages\x18\x18 \x03(\t\x12\x1e\n\x11max_dataset_bytes\x18\x19 \x01(\x03H\r\x88\x01\x01\x12\x14\n\x0c\x64\x61taset_task\x18\x1a \x01(\t\x12\x15\n\rinclude_gated\x18\x1b \x01(\x08\x12%\n\x06prefer\x18\x1e \x01(\x0e\x32\x15.p2m.common.v1.Prefer\x12\x16\n\x0e\x65xport_formats\x18\x30 \x03(\tB\t\n\x07_numberB\x08\n\x06_partsB\x12\n\x10_max_model_bytesB\x10\n\x0e_learning_rateB\t\n\x07_epochsB\x0f\n\r_batch_tokensB\x14\n\x12_max_train_secondsB\x07\n\x05_seedB\x0f\n\r_teacher_rowsB\x16\n\x14_max_rows_per_sourceB\x13\n\x11_checkpoint_stepsB\x08\n\x06_adaptB\x15\n\x13_max_cpu_latency_msB\x14\n\x12_max_dataset_bytes\"U\n\x0cStartRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.p2m.run.v1.RunOptions\"\xfd\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.p2m.run.v1.StageState\x12)\n\x08progress\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.Progress\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x06Option\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"Z\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12#\n\x07options\x18\x03 \x03(\x0b\x32\x12.p2m.run.v1.Option\x12\x0f\n\x07\x64\x65tails\x18\x04 \x03(\t\"H\n\x08RunError\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xf7\x02\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.p2m.run.v1.RunState\x12!\n\x06stages\x18\x03 \x03(\x0b\x32\x11.p2m.run.v1.Stage\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x08question\x18\x06 \x01(\x0b\x32\x14.p2m.run.v1.Question\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x14.p2m.run.v1.RunError\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x06ledger\x18\t \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x0f\n\x07verdict\x18\x0b \x01(\t\"-\n\rStartResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1a\n\nGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x0bGetResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"+\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"a\n\rWatchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12 \n\x05stage\x18\x02 \x01(\x0b\x32\x11.p2m.run.v1.Stage\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1d\n\rCancelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\".\n\x0e\x43\x61ncelResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"4\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"F\n\x0cListResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.p2m.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\rChooseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\".\n\x0e\x43hooseResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1b\n\x0b\x44\x61taRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\nRunDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"8\n\x0c\x44\x61taResponse\x12(\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x16.p2m.run.v1.RunDataset*\xb1\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x15\n\x11RUN_STATE_WAITING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\xbb\x01\n\nStageState\x12\x1b\n\x17STAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STAGE_STATE_PENDING\x10\x01\x12\x17\n\x13STAGE_STATE_RUNNING\x10\x02\x12\x14\n\x10STAGE_STATE_DONE\x10\x03\x12\x17\n\x13STAGE_STATE_SKIPPED\x10\x04\x12\x16\n\x12STAGE_STATE_FAILED\x10\x05\x12\x17\n\x13STAGE_STATE_WAITING\x10\x06\x32\xba\x03\n\nRunService\x12<\n\x05Start\x12\x18.p2m.run.v1.StartRequest\x1a\x19.p2m.run.v1.StartResponse\x12\x36\n\x03Get\x12\x16.p2m.run.v1.GetRequest\x1a\x17.p2m.run.v1.GetResponse\x12>\n\x05Watch\x12\x18.p2m.run.v1.WatchRequest\x1a\x19.p2m.run.v1.WatchResponse0\x01\x12?\n\x06\x43\x61ncel\x12\x19.p2m.run.v1.CancelRequest\x1a\x1a.p2m.run.v1.CancelResponse\x12\x39\n\x04List\x12\x17.p2m.run.v1.ListRequest\x1a\x18.p2m.run.v1.ListResponse\x12?\n\x06\x43hoose\x12\x19.p2m.run.v1.ChooseRequest\x1a\x1a.p2m.run.v1.ChooseResponse\x12\x39\n\x04\x44\x61ta\x12\x17.p2m.run.v1.DataRequest\x1a\x18.p2m.run.v1.DataResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14p2m/run/v1/run.proto\x12\np2m.run.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ap2m/common/v1/common.proto\x1a p2m/generator/v1/generator.proto\"\xa2\x08\n\nRunOptions\x12\x13\n\x06number\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05parts\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rskip_datasets\x18\x03 \x01(\x08\x12\x17\n\x0fskip_generation\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12%\n\x04\x64\x61ta\x18\x06 \x03(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x04test\x18\x07 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\r\n\x05model\x18\x08 \x01(\t\x12\x1c\n\x0fmax_model_bytes\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\n \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0c\x62\x61tch_tokens\x18\x0c \x01(\x05H\x05\x88\x01\x01\x12\x1e\n\x11max_train_seconds\x18\r \x01(\x01H\x06\x88\x01\x01\x12\x0c\n\x04lora\x18\x0e \x01(\x08\x12\x11\n\x04seed\x18\x0f \x01(\x03H\x07\x88\x01\x01\x12(\n\x06\x62udget\x18\x10 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\x0b\n\x03\x61sk\x18\x11 \x01(\x08\x12\x19\n\x0cteacher_rows\x18\x12 \x01(\x03H\x08\x88\x01\x01\x12 \n\x13max_rows_per_source\x18\x13 \x01(\x03H\t\x88\x01\x01\x12\x1d\n\x10\x63heckpoint_steps\x18\x14 \x01(\x05H\n\x88\x01\x01\x12\x12\n\x05\x61\x64\x61pt\x18\x15 \x01(\x08H\x0b\x88\x01\x01\x12\x1f\n\x12max_cpu_latency_ms\x18\x16 \x01(\x01H\x0c\x88\x01\x01\x12\x0f\n\x07licence\x18\x17 \x01(\t\x12\x11\n\tlanguages\x18\x18 \x03(\t\x12\x1e\n\x11max_dataset_bytes\x18\x19 \x01(\x03H\r\x88\x01\x01\x12\x14\n\x0c\x64\x61taset_task\x18\x1a \x01(\t\x12\x15\n\rinclude_gated\x18\x1b \x01(\x08\x12%\n\x06prefer\x18\x1e \x01(\x0e\x32\x15.p2m.common.v1.Prefer\x12\x30\n\nattributes\x18\" \x01(\x0b\x32\x1c.p2m.generator.v1.Attributes\x12\r\n\x05judge\x18# \x01(\x08\x12\x16\n\x0e\x65xport_formats\x18\x30 \x03(\tB\t\n\x07_numberB\x08\n\x06_partsB\x12\n\x10_max_model_bytesB\x10\n\x0e_learning_rateB\t\n\x07_epochsB\x0f\n\r_batch_tokensB\x14\n\x12_max_train_secondsB\x07\n\x05_seedB\x0f\n\r_teacher_rowsB\x16\n\x14_max_rows_per_sourceB\x13\n\x11_checkpoint_stepsB\x08\n\x06_adaptB\x15\n\x13_max_cpu_latency_msB\x14\n\x12_max_dataset_bytes\"U\n\x0cStartRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.p2m.run.v1.RunOptions\"\xfd\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.p2m.run.v1.StageState\x12)\n\x08progress\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.Progress\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x06ledger\x18\x05 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x06Option\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"h\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12#\n\x07options\x18\x03 \x03(\x0b\x32\x12.p2m.run.v1.Option\x12\x0f\n\x07\x64\x65tails\x18\x04 \x03(\t\x12\x0c\n\x04open\x18\x05 \x01(\x08\"H\n\x08RunError\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xf7\x02\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.p2m.run.v1.RunState\x12!\n\x06stages\x18\x03 \x03(\x0b\x32\x11.p2m.run.v1.Stage\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x08question\x18\x06 \x01(\x0b\x32\x14.p2m.run.v1.Question\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x14.p2m.run.v1.RunError\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x06ledger\x18\t \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x0f\n\x07verdict\x18\x0b \x01(\t\"-\n\rStartResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1a\n\nGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x0bGetResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"+\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"a\n\rWatchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12 \n\x05stage\x18\x02 \x01(\x0b\x32\x11.p2m.run.v1.Stage\x12\x1c\n\x03run\x18\x03 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1d\n\rCancelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\".\n\x0e\x43\x61ncelResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"4\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"F\n\x0cListResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.p2m.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\rChooseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\".\n\x0e\x43hooseResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.p2m.run.v1.Run\"\x1b\n\x0b\x44\x61taRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\nRunDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"8\n\x0c\x44\x61taResponse\x12(\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x16.p2m.run.v1.RunDataset*\xb1\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x15\n\x11RUN_STATE_WAITING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\xbb\x01\n\nStageState\x12\x1b\n\x17STAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STAGE_STATE_PENDING\x10\x01\x12\x17\n\x13STAGE_STATE_RUNNING\x10\x02\x12\x14\n\x10STAGE_STATE_DONE\x10\x03\x12\x17\n\x13STAGE_STATE_SKIPPED\x10\x04\x12\x16\n\x12STAGE_STATE_FAILED\x10\x05\x12\x17\n\x13STAGE_STATE_WAITING\x10\x06\x32\xba\x03\n\nRunService\x12<\n\x05Start\x12\x18.p2m.run.v1.StartRequest\x1a\x19.p2m.run.v1.StartResponse\x12\x36\n\x03Get\x12\x16.p2m.run.v1.GetRequest\x1a\x17.p2m.run.v1.GetResponse\x12>\n\x05Watch\x12\x18.p2m.run.v1.WatchRequest\x1a\x19.p2m.run.v1.WatchResponse0\x01\x12?\n\x06\x43\x61ncel\x12\x19.p2m.run.v1.CancelRequest\x1a\x1a.p2m.run.v1.CancelResponse\x12\x39\n\x04List\x12\x17.p2m.run.v1.ListRequest\x1a\x18.p2m.run.v1.ListResponse\x12?\n\x06\x43hoose\x12\x19.p2m.run.v1.ChooseRequest\x1a\x1a.p2m.run.v1.ChooseResponse\x12\x39\n\x04\x44\x61ta\x12\x17.p2m.run.v1.DataRequest\x1a\x18.p2m.run.v1.DataResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2m.run.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2777
-  _globals['_RUNSTATE']._serialized_end=2954
-  _globals['_STAGESTATE']._serialized_start=2957
-  _globals['_STAGESTATE']._serialized_end=3144
-  _globals['_RUNOPTIONS']._serialized_start=98
-  _globals['_RUNOPTIONS']._serialized_end=1091
-  _globals['_STARTREQUEST']._serialized_start=1093
-  _globals['_STARTREQUEST']._serialized_end=1178
-  _globals['_STAGE']._serialized_start=1181
-  _globals['_STAGE']._serialized_end=1434
-  _globals['_OPTION']._serialized_start=1436
-  _globals['_OPTION']._serialized_end=1474
-  _globals['_QUESTION']._serialized_start=1476
-  _globals['_QUESTION']._serialized_end=1566
-  _globals['_RUNERROR']._serialized_start=1568
-  _globals['_RUNERROR']._serialized_end=1640
-  _globals['_RUN']._serialized_start=1643
-  _globals['_RUN']._serialized_end=2018
-  _globals['_STARTRESPONSE']._serialized_start=2020
-  _globals['_STARTRESPONSE']._serialized_end=2065
-  _globals['_GETREQUEST']._serialized_start=2067
-  _globals['_GETREQUEST']._serialized_end=2093
-  _globals['_GETRESPONSE']._serialized_start=2095
-  _globals['_GETRESPONSE']._serialized_end=2138
-  _globals['_WATCHREQUEST']._serialized_start=2140
-  _globals['_WATCHREQUEST']._serialized_end=2183
-  _globals['_WATCHRESPONSE']._serialized_start=2185
-  _globals['_WATCHRESPONSE']._serialized_end=2282
-  _globals['_CANCELREQUEST']._serialized_start=2284
-  _globals['_CANCELREQUEST']._serialized_end=2313
-  _globals['_CANCELRESPONSE']._serialized_start=2315
-  _globals['_CANCELRESPONSE']._serialized_end=2361
-  _globals['_LISTREQUEST']._serialized_start=2363
-  _globals['_LISTREQUEST']._serialized_end=2415
-  _globals['_LISTRESPONSE']._serialized_start=2417
-  _globals['_LISTRESPONSE']._serialized_end=2487
-  _globals['_CHOOSEREQUEST']._serialized_start=2489
-  _globals['_CHOOSEREQUEST']._serialized_end=2551
-  _globals['_CHOOSERESPONSE']._serialized_start=2553
-  _globals['_CHOOSERESPONSE']._serialized_end=2599
-  _globals['_DATAREQUEST']._serialized_start=2601
-  _globals['_DATAREQUEST']._serialized_end=2628
-  _globals['_RUNDATASET']._serialized_start=2630
-  _globals['_RUNDATASET']._serialized_end=2716
-  _globals['_DATARESPONSE']._serialized_start=2718
-  _globals['_DATARESPONSE']._serialized_end=2774
-  _globals['_RUNSERVICE']._serialized_start=3147
-  _globals['_RUNSERVICE']._serialized_end=3589
+  _globals['_RUNSTATE']._serialized_start=2890
+  _globals['_RUNSTATE']._serialized_end=3067
+  _globals['_STAGESTATE']._serialized_start=3070
+  _globals['_STAGESTATE']._serialized_end=3257
+  _globals['_RUNOPTIONS']._serialized_start=132
+  _globals['_RUNOPTIONS']._serialized_end=1190
+  _globals['_STARTREQUEST']._serialized_start=1192
+  _globals['_STARTREQUEST']._serialized_end=1277
+  _globals['_STAGE']._serialized_start=1280
+  _globals['_STAGE']._serialized_end=1533
+  _globals['_OPTION']._serialized_start=1535
+  _globals['_OPTION']._serialized_end=1573
+  _globals['_QUESTION']._serialized_start=1575
+  _globals['_QUESTION']._serialized_end=1679
+  _globals['_RUNERROR']._serialized_start=1681
+  _globals['_RUNERROR']._serialized_end=1753
+  _globals['_RUN']._serialized_start=1756
+  _globals['_RUN']._serialized_end=2131
+  _globals['_STARTRESPONSE']._serialized_start=2133
+  _globals['_STARTRESPONSE']._serialized_end=2178
+  _globals['_GETREQUEST']._serialized_start=2180
+  _globals['_GETREQUEST']._serialized_end=2206
+  _globals['_GETRESPONSE']._serialized_start=2208
+  _globals['_GETRESPONSE']._serialized_end=2251
+  _globals['_WATCHREQUEST']._serialized_start=2253
+  _globals['_WATCHREQUEST']._serialized_end=2296
+  _globals['_WATCHRESPONSE']._serialized_start=2298
+  _globals['_WATCHRESPONSE']._serialized_end=2395
+  _globals['_CANCELREQUEST']._serialized_start=2397
+  _globals['_CANCELREQUEST']._serialized_end=2426
+  _globals['_CANCELRESPONSE']._serialized_start=2428
+  _globals['_CANCELRESPONSE']._serialized_end=2474
+  _globals['_LISTREQUEST']._serialized_start=2476
+  _globals['_LISTREQUEST']._serialized_end=2528
+  _globals['_LISTRESPONSE']._serialized_start=2530
+  _globals['_LISTRESPONSE']._serialized_end=2600
+  _globals['_CHOOSEREQUEST']._serialized_start=2602
+  _globals['_CHOOSEREQUEST']._serialized_end=2664
+  _globals['_CHOOSERESPONSE']._serialized_start=2666
+  _globals['_CHOOSERESPONSE']._serialized_end=2712
+  _globals['_DATAREQUEST']._serialized_start=2714
+  _globals['_DATAREQUEST']._serialized_end=2741
+  _globals['_RUNDATASET']._serialized_start=2743
+  _globals['_RUNDATASET']._serialized_end=2829
+  _globals['_DATARESPONSE']._serialized_start=2831
+  _globals['_DATARESPONSE']._serialized_end=2887
+  _globals['_RUNSERVICE']._serialized_start=3260
+  _globals['_RUNSERVICE']._serialized_end=3702
 # @@protoc_insertion_point(module_scope)
