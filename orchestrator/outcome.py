@@ -34,7 +34,10 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     excluded_models [{id, reason}];  excluded_datasets alike: what the constraints left out, those that ranked high
     search_notes    {datasets: [str], models: [str]}: what the searches said of themselves
     generation      {rows int, dropped {reason: int}, stop_reason "number" | "budget" | "nothing_new", llm str,
-                    parts int} | None
+                    parts int, metrics {name: value}: distinct_1, distinct_2, label_balance,
+                    repeats [{examples int, duplicates, near_duplicates}] over the run, in percent,
+                    attributes {topics, lengths, difficulties, labels: [str]} | None: what examples were to differ in,
+                    attributes_by "llm" | "option" | "person"} | None
     prepare         {counts [{source, kind "retrieved" | "adapted" | "generated" | "user",
                     split, rows}],
                     removed {reason: int}, notes [str]}
@@ -165,7 +168,8 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         "excluded_models": models["excluded"],
         "excluded_datasets": found.get("excluded", []),
         "search_notes": {"datasets": found.get("notes", []), "models": models.get("notes", [])},
-        "generation": {key: generated[key] for key in ("rows", "dropped", "stop_reason", "llm", "parts")}
+        "generation": {key: generated.get(key) for key in ("rows", "dropped", "stop_reason", "llm", "parts", "metrics",
+                                                             "repeats", "attributes", "attributes_by")}
         if "rows" in generated
         else None,
         "prepare": {"counts": counts, "removed": done["prepare"]["removed"], "notes": done["prepare"]["notes"]},

@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import adaptation, constraints, leases
+from orchestrator import adaptation, constraints, leases, variety
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -301,6 +301,7 @@ async def generate(step: Step) -> Outcome:
             "stop_reason": max((result.stop_reason, plain(result)["stop_reason"]) for result in results)[1],
             "llm": llm,
             "parts": parts,
+            **variety.of_parts(results),
         },
         ledger,
     )

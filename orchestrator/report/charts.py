@@ -2,6 +2,7 @@
 
     intervals(rows, low, high)        dot and whisker: a value with its interval on one line
     losses(history, best_step)        training and validation loss over the steps
+    repeats(stretches)                shares of repeated examples over the run, one on the other
     stacks(parts)                     one bar of several parts, for rows by split
 
 Horizontal places are percentages, so that a chart is as wide as its place and its text keeps its size on a phone.
@@ -123,6 +124,53 @@ def losses(history: Sequence[Loss], best_step: float = 0) -> Markup:
         "{curves}</svg>"
         "{dots}{steps}</svg>"
     ).format(outer=height + 22, h=height, grid=grid, best=best, curves=curves, dots=dots, steps=steps)
+
+
+def repeats(stretches: Sequence[tuple[float, float, float]]) -> Markup:
+    """Shares over the examples read, as (examples so far, percent repeated, percent nearly so), one on the other."""
+    last = max((examples for examples, _, _ in stretches), default=0)
+    if len(stretches) < 2 or last <= 0:
+        return Markup("")
+    height, begin = 140, stretches[0][0]
+    top = max(10.0, *(exact + near for _, exact, near in stretches)) * 1.04
+
+    def at(examples: float, share: float) -> str:
+        return f"{100 * (examples - begin) / ((last - begin) or 1):.2f} {100 - 100 * min(share, top) / top:.2f}"
+
+    def area(lower: list[float], upper: list[float]) -> str:
+        places = [examples for examples, _, _ in stretches]
+        there = [at(x, y) for x, y in zip(places, upper, strict=True)]
+        back = [at(x, y) for x, y in zip(reversed(places), reversed(lower), strict=True)]
+        return "M" + " L".join([*there, *back]) + " Z"
+
+    exact = [share for _, share, _ in stretches]
+    both = [first + second for _, first, second in stretches]
+    ticks = axis_ticks(0.0, top)
+    grid = Markup("").join(
+        Markup('<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/><text x="2" y="{under}">{text} %</text>').format(
+            y=round(height * (1 - tick / top), 1), under=round(height * (1 - tick / top) - 4, 1), text=f"{tick:g}"
+        )
+        for tick in ticks
+    )
+    ends = Markup("").join(
+        Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(
+            _at(tick, (begin, last)), height + 16, _anchor(tick, (begin, last)), f"{tick:,.0f}"
+        )
+        for tick in axis_ticks(begin, last)
+    )
+    return Markup(
+        '<svg class="repeats" width="100%" height="{outer}" role="img" aria-label="{label}">'
+        '<svg x="0" y="0" width="100%" height="{h}" viewBox="0 0 100 100" preserveAspectRatio="none">'
+        '<path class="exact" d="{exact}"/><path class="near" d="{near}"/></svg>{grid}{ends}</svg>'
+    ).format(
+        outer=height + 22,
+        h=height,
+        label=f"Repeats over the run: {both[0]:.0f} percent at first, {both[-1]:.0f} percent at the end",
+        exact=area([0.0] * len(exact), exact),
+        near=area(exact, both),
+        grid=grid,
+        ends=ends,
+    )
 
 
 def stack(parts: Sequence[tuple[str, float]], total: float) -> Markup:

@@ -32,7 +32,7 @@ _DATA = """{% if sources %}
 
 
 def data(record: dict[str, Any]) -> Markup:
-    """A bar per source, and every row left out, by the stage and the reason."""
+    """A bar per source, and every row left out, by the stage and the reason; of examples made see `generation`."""
     return fill(_DATA, sources=_sources(record.get("data_by_source") or {}), removed=_removed(record))
 
 
@@ -53,12 +53,11 @@ def _sources(by_source: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _removed(record: dict[str, Any]) -> list[dict[str, Any]]:
-    generation, prepare = record.get("generation") or {}, record.get("prepare") or {}
+    prepare = record.get("prepare") or {}
     dataset = (record.get("chosen") or {}).get("dataset") or {}
     parts = (
         ("loading the dataset", dataset.get("dropped") or {}),
         ("rewriting its rows", (dataset.get("adapted") or {}).get("dropped") or {}),
-        ("making data", generation.get("dropped") or {}),
         ("splitting", prepare.get("removed") or {}),
     )
     return [

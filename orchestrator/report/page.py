@@ -16,6 +16,7 @@ from markupsafe import Markup
 from orchestrator.report.choices import choices
 from orchestrator.report.data import data
 from orchestrator.report.examples import examples
+from orchestrator.report.generation import generation
 from orchestrator.report.reproduce import notes, reproduce
 from orchestrator.report.scores import comparisons, scores, slices, verdict_of
 from orchestrator.report.spending import spending
@@ -33,6 +34,7 @@ SECTIONS: tuple[Section, ...] = (
     slices,
     training,
     data,
+    generation,
     examples,
     choices,
     spending,

@@ -11,14 +11,10 @@ from markupsafe import Markup
 from orchestrator.amounts import dollars_text, seconds_text
 from orchestrator.report.scores import verdict_of
 from orchestrator.report.template import fill
-from orchestrator.report.words import all_seconds, plural
-
-_STOPS = {
-    "number": "all that were wanted", "budget": "the budget was spent", "nothing_new": "the LLM had nothing new to say",
-}  # fmt: skip
+from orchestrator.report.words import all_seconds
 
 _SPENDING = """<section id="cost"><h2>Time and cost</h2>
-<p class="lead">{{ cost_text }}</p>
+<p class="lead">Stages in the middle run at the same time, so their times do not add up. Replayed answers were paid before.</p>
 <div class="table"><table><thead><tr><th>Stage</th><th>Outcome</th><th class="n">Time</th><th class="n">Requests</th><th class="n">Tokens</th><th class="n">Dollars</th><th class="n">Replayed</th><th class="n">Unusable</th></tr></thead><tbody>
 {% for row in stages %}<tr><td class="k">{{ row.name }}</td><td>{{ row.message }}</td><td class="n">{{ row.time }}</td><td class="n">{{ row.requests }}</td><td class="n">{{ row.tokens }}</td><td class="n">{{ row.dollars }}</td><td class="n">{{ row.replayed }}</td><td class="n">{{ row.invalid }}</td></tr>
 {% endfor %}<tr><td><b>in all</b></td><td></td><td class="n">{{ total.time }}</td><td class="n">{{ total.requests }}</td><td class="n">{{ total.tokens }}</td><td class="n">{{ total.dollars }}</td><td class="n">{{ total.replayed }}</td><td class="n">{{ total.invalid }}</td></tr>
@@ -30,23 +26,9 @@ def spending(record: dict[str, Any]) -> Markup:
     word = verdict_of(record)["word"]
     return fill(
         _SPENDING,
-        cost_text=_cost_text(record),
         stages=[_stage_row(stage, word) for stage in record.get("stages") or []],
         total=_total(record),
     )
-
-
-def _cost_text(record: dict[str, Any]) -> str:
-    generation = record.get("generation")
-    text = "Stages in the middle run at the same time, so their times do not add up. Replayed answers were paid before."
-    if generation:
-        stop = _STOPS.get(generation.get("stop_reason", ""), "")
-        text = (
-            f"{generation.get('llm') or 'The LLM'} wrote {plural(generation.get('rows') or 0, 'example')}"
-            + (f" ({stop}). " if stop else ". ")
-            + text
-        )
-    return text
 
 
 def _stage_row(stage: dict[str, Any], verdict: str) -> dict[str, str]:

@@ -61,10 +61,11 @@ blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px s
 .losses path.train { stroke: var(--student); } .losses path.validation { stroke: var(--validation); stroke-dasharray: 5 4; }
 .losses circle.train { fill: var(--student); } .losses circle.validation { fill: var(--validation); stroke: var(--card); stroke-width: 1.5; }
 .losses .best { stroke: var(--soft); stroke-dasharray: 2 3; }
+.repeats .exact { fill: var(--student); opacity: .55; } .repeats .near { fill: var(--validation); opacity: .55; }
 .stack .train { fill: var(--train); } .stack .validation { fill: var(--validation); } .stack .test { fill: var(--test); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .86rem; color: var(--soft); margin: .1rem 0 .6rem; padding: 0; list-style: none; }
 .key i { display: inline-block; width: .75em; height: .75em; border-radius: 3px; margin-right: .4em; vertical-align: -.02em; }
-.key i.train { background: var(--train); } .key i.validation, .key i.vloss { background: var(--validation); } .key i.test { background: var(--test); } .key i.tloss { background: var(--student); }
+.key i.train { background: var(--train); } .key i.validation, .key i.vloss { background: var(--validation); } .key i.test { background: var(--test); } .key i.tloss, .key i.exact { background: var(--student); } .key i.near { background: var(--validation); }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .4rem .9rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; color: var(--soft); font-size: .82rem; white-space: nowrap; } tr:last-child td { border-bottom: 0; }

@@ -95,7 +95,15 @@ def sample_record() -> dict[str, Any]:
         },
         "excluded_models": [{"id": "google/flan-t5-base", "reason": "it is on the hub, which is out of reach"}],
         "generation": {"rows": 200, "dropped": {"duplicate": 14, "near_duplicate": 9, "invalid": 2}, "stop_reason": "number",
-                       "llm": "gpt-4o-mini", "parts": 1},
+                       "llm": "gpt-4o-mini", "parts": 1,
+                       "metrics": {"distinct_1": 21.4, "distinct_2": 63.9},
+                       "repeats": [
+                           {"examples": 20 * n, "duplicates": 0.5 * n, "near_duplicates": 5.0 if n > 6 else 0.0}
+                           for n in range(1, 12)
+                       ],
+                       "attributes": {"topics": ["invoices", "diaries"], "lengths": ["one sentence"],
+                                      "difficulties": [], "labels": []},
+                       "attributes_by": "llm"},
         "prepare": {
             "counts": [], "removed": {"duplicate": 21, "in_test": 4},
             "notes": ["Four generated rows were in the test split and were taken out of training."],

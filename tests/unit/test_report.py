@@ -12,8 +12,11 @@ import pytest
 
 from orchestrator import report
 from orchestrator.report import charts
+from orchestrator.report.generation import REASONS
 from tests.support.record import sample_record
 
+PROTO = Path(__file__).parents[2] / "proto/p2m/generator/v1/generator.proto"
+DROPPED = "// Examples left out, by reason:"
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)>"\'{{ 7*7 }}{% raw %}'
 
 
@@ -76,7 +79,7 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {
         "verdict", "scores", "comparisons", "slices", "training", "data", "examples", "choice-dataset", "choice-model",
-        "cost", "notes", "reproduce",
+        "cost", "notes", "reproduce", "generation",
     } <= ids  # fmt: skip
     for text in (
         "Ship", "96.4", "94.3 to 98.5", "Nearest neighbour", "+65.2", "kept: step 360", "went on from step 180",
@@ -86,6 +89,7 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "Apache-2.0", "at most 99.1 %",
         "Asked for: at most 300 MB, permissive licence.", "Left out 12 of 49 datasets: 12 not permissive.",
         "Left out, of those that rank high: 1 (it is on the hub, which is out of reach).",
+        "its input had been written before", "63.9 %", "invoices; diaries", "25 more were left out",
         "hate/speech", "cc-by-nc-4.0", "apache-2.0; en; 120 kB", "It is gated",
     ):  # fmt: skip
         assert text in page.text, text
@@ -205,6 +209,31 @@ def test_a_loss_that_is_no_number_does_not_break_the_curve() -> None:
     assert charts.losses([charts.Loss(1, 2.0)]) == ""
     assert charts.losses([charts.Loss(0, None), charts.Loss(0, None)]) == ""
     assert "nan" not in str(charts.losses([charts.Loss(0, 0.0), charts.Loss(0, 0.0)]))
+
+
+def test_every_reason_for_which_an_example_is_left_out_is_told_in_words() -> None:
+    """Each reason of the generator has a line that a person understands; one that is not known is shown as it is."""
+    record = sample_record()
+    reasons = re.findall(r'"(\w+)"', PROTO.read_text().partition(DROPPED)[2])
+    known = reasons[: reasons.index("surplus") + 1]
+    assert {"duplicate", "judged", "other_label", "other_language", "truncated", "surplus"} <= set(known)
+    record["generation"]["dropped"] = dict.fromkeys([*known, "gone_missing"], 3)
+    text = Page(report.render(record)).text
+    assert all(REASONS[reason] in text for reason in known)
+    assert "gone missing" in text
+
+
+def test_repeats_are_drawn_over_the_run() -> None:
+    """Each stretch stands where it was read, as high as its share; one stretch alone makes no chart."""
+    svg = str(charts.repeats([(10, 0, 0), (20, 10, 0), (30, 20, 20)]))
+    exact, near = re.findall(r'd="M([^"]+) Z"', svg)
+    top = 100 / (40 * 1.04)
+    assert [float(place.split()[1]) for place in exact.split(" L")[:3]] == pytest.approx(
+        [100, 100 - 10 * top, 100 - 20 * top], abs=0.01
+    )
+    assert float(near.split(" L")[2].split()[1]) == pytest.approx(100 - 40 * top, abs=0.01)
+    assert [place.split()[0] for place in exact.split(" L")[:3]] == ["0.00", "50.00", "100.00"]
+    assert charts.repeats([(10, 0, 0)]) == "" == charts.repeats([])
 
 
 def test_a_stack_is_as_long_as_its_share() -> None:
