@@ -319,6 +319,7 @@ class HyperParameters(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """AdamW's learning rate; default 5e-5."""
     epochs: _builtins.float
@@ -337,6 +338,10 @@ class HyperParameters(_message.Message):
     """Train a low-rank adapter (LoRA) instead of all weights, merged at the end; default false."""
     max_seconds: _builtins.float
     """Most seconds of training; default: no limit. It ends at the next step with the best checkpoint."""
+    head: _builtins.str
+    """What gives the answers: "text": the model writes them; "labels": a head picks one of the outputs in the training
+    split, for encoders only; "auto", the default (empty): labels where an encoder has a small closed set of outputs.
+    """
     def __init__(
         self,
         *,
@@ -349,10 +354,11 @@ class HyperParameters(_message.Message):
         patience: _builtins.int | None = ...,
         lora: _builtins.bool | None = ...,
         max_seconds: _builtins.float | None = ...,
+        head: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "patience", b"patience"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "patience", b"patience"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "head", b"head", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -497,6 +503,7 @@ class TrainResult(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     best_step: _builtins.int
     """The step whose weights were kept."""
     parameters: _builtins.int
@@ -521,6 +528,10 @@ class TrainResult(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know, one sentence each: for example how many inputs were cut."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a model with a head for labels can answer, in the order of its logits; empty: the model writes text."""
+
     def __init__(
         self,
         *,
@@ -532,10 +543,11 @@ class TrainResult(_message.Message):
         seconds: _builtins.float = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         weights_sha256: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "best_step", b"best_step", "history", b"history", "model", b"model", "notes", b"notes", "parameters", b"parameters", "seconds", b"seconds", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "best_step", b"best_step", "history", b"history", "labels", b"labels", "model", b"model", "notes", b"notes", "parameters", b"parameters", "seconds", b"seconds", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
