@@ -2,6 +2,8 @@
 
     same_text(text)      equal for two writings of one text
     NearDuplicates       a growing set of texts, in groups of near duplicates
+    are_near(a, b)       whether two texts are near duplicates
+    tokens(text)         what of a text counts for it
 
 Two texts are near duplicates when they hold the same numbers in the same order and nine tenths of their pairs of
 adjacent words in common (Jaccard over sets). Letter case and sentence punctuation count for nothing. Numbers must agree
@@ -89,18 +91,26 @@ class NearDuplicates:
         return text
 
 
+def are_near(a: str, b: str) -> bool:
+    """Whether two texts are near duplicates, compared in full."""
+    return _overlap(_pairs(a), _pairs(b)) >= THRESHOLD
+
+
+def tokens(text: str) -> list[str]:
+    """The words, numbers and signs of a text that count; none where there is but sentence punctuation."""
+    found: list[str] = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [token for token in found if token not in _SENTENCE_PUNCTUATION]
+
+
+@lru_cache(maxsize=256)
 def _pairs(text: str) -> frozenset[str]:
     """The pairs of adjacent words, both ends included, each marked with all numbers of the text."""
-    tokens = [
-        token
-        for token in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
-        if token not in _SENTENCE_PUNCTUATION
-    ]
-    if not tokens:
+    found = tokens(text)
+    if not found:
         return frozenset([text])
     # With the numbers in every pair, texts of other numbers have nothing in common and are not even compared.
-    numbers = " ".join(token for token in tokens if token.isdigit())
-    return frozenset(f"{numbers}\n{a} {b}" for a, b in zip(["", *tokens], [*tokens, ""], strict=True))
+    numbers = " ".join(token for token in found if token.isdigit())
+    return frozenset(f"{numbers}\n{a} {b}" for a, b in zip(["", *found], [*found, ""], strict=True))
 
 
 def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
