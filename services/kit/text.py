@@ -10,6 +10,7 @@ check_prompt     refuses what is no prompt
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ _ENOUGH_LETTERS = 10
 _ENOUGH_WORDS = 5
 _DETECTION_CHARACTERS = 2_000
 
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
 _UNSPACED = (
@@ -45,7 +47,10 @@ def normalise(text: str) -> str:
     punctuation or articles stays as it is, in lower case, so that "+" and "-" remain different answers and "A" is one.
     """
     lowered = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    bare = "".join(character for character in lowered if not _is_punctuation(character))
+    if lowered.isascii():  # the same, and several times as fast
+        bare = lowered.translate(_NO_PUNCTUATION)
+    else:
+        bare = "".join(character for character in lowered if not _is_punctuation(character))
     return " ".join(_ARTICLES.sub(" ", bare).split()) or lowered
 
 
