@@ -108,6 +108,46 @@ class RunOptions(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MixEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CapsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUMBER_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     SKIP_DATASETS_FIELD_NUMBER: _builtins.int
@@ -140,6 +180,9 @@ class RunOptions(_message.Message):
     JUDGE_FIELD_NUMBER: _builtins.int
     EXPORT_FORMATS_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    MIX_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
+    KEEP_NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Examples to generate; unset 200; 0 or `skip_generation`: none."""
     parts: _builtins.int
@@ -194,6 +237,8 @@ class RunOptions(_message.Message):
     """Have the LLM look over the generated rows, and leave out those whose output it holds to be wrong."""
     head: _builtins.str
     """What gives the answers, as HyperParameters.head of the trainer: "text", "labels" or "auto"; empty: "auto"."""
+    keep_near_duplicates: _builtins.bool
+    """Only equal rows are removed; near duplicates stay."""
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Artifact]:
         """The user's own rows to train on (dataset artifacts)."""
@@ -219,6 +264,16 @@ class RunOptions(_message.Message):
         """Formats that the model is exported to: "onnx", "onnx-int8", "ctranslate2-int8", "safetensors-bf16"; "none": to no
         other. Empty: one that suits its architecture.
         """
+
+    @_builtins.property
+    def mix(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """How often a training row is seen in an epoch, by kind ("retrieved", "generated", "user", "adapted") or a source's
+        name; 0 to 10; unset 1.
+        """
+
+    @_builtins.property
+    def caps(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Most rows of single sources, by kind or source's name; unset: max_rows_per_source."""
 
     def __init__(
         self,
@@ -255,10 +310,13 @@ class RunOptions(_message.Message):
         judge: _builtins.bool = ...,
         export_formats: _abc.Iterable[_builtins.str] | None = ...,
         head: _builtins.str = ...,
+        mix: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        caps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        keep_near_duplicates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "include_gated", b"include_gated", "judge", b"judge", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "caps", b"caps", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "include_gated", b"include_gated", "judge", b"judge", "keep_near_duplicates", b"keep_near_duplicates", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "mix", b"mix", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapt: _TypeAlias = _typing.Literal["adapt"]  # noqa: Y015
     _WhichOneofArgType__adapt: _TypeAlias = _typing.Literal["_adapt", b"_adapt"]  # noqa: Y015

@@ -122,18 +122,63 @@ class PrepareRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CapsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MixEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     MAX_ROWS_PER_SOURCE_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
+    MIX_FIELD_NUMBER: _builtins.int
+    KEEP_NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/prepare"."""
     seed: _builtins.int
     """Seed of the split."""
     max_rows_per_source: _builtins.int
     """Most rows taken from a source; default (0) 3,000."""
+    keep_near_duplicates: _builtins.bool
+    """Only equal rows are removed, near duplicates stay, across the splits too: for inputs that share long passages."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingSource]:
         """The datasets; at least one."""
@@ -146,6 +191,18 @@ class PrepareRequest(_message.Message):
     def spec(self) -> _common_pb2.PromptSpec:
         """The task; its demonstrations are kept out of the test split."""
 
+    @_builtins.property
+    def caps(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Most rows of single sources, by a kind ("retrieved", "generated", "user", "adapted") or a source's name, which goes
+        before its kind; at least 1. The others have max_rows_per_source.
+        """
+
+    @_builtins.property
+    def mix(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """How often a training row is seen in an epoch, by kind or source's name as in caps; 0 to 10, default 1. 0.5 takes
+        every second row, 2 takes each twice. Validation and test rows are not weighed.
+        """
+
     def __init__(
         self,
         *,
@@ -155,10 +212,13 @@ class PrepareRequest(_message.Message):
         spec: _common_pb2.PromptSpec | None = ...,
         seed: _builtins.int = ...,
         max_rows_per_source: _builtins.int = ...,
+        caps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        mix: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        keep_near_duplicates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rows_per_source", b"max_rows_per_source", "request_id", b"request_id", "seed", b"seed", "sources", b"sources", "spec", b"spec", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps", "keep_near_duplicates", b"keep_near_duplicates", "max_rows_per_source", b"max_rows_per_source", "mix", b"mix", "request_id", b"request_id", "seed", b"seed", "sources", b"sources", "spec", b"spec", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,6 +259,114 @@ class SourceCount(_message.Message):
 Global___SourceCount: _TypeAlias = SourceCount  # noqa: Y015
 
 @_typing.final
+class LeakExample(_message.Message):
+    """A removed row, and the row that it repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    input: _builtins.str
+    """The removed row's input; its first 500 characters."""
+    other: _builtins.str
+    """The other row's input, likewise."""
+    def __init__(
+        self,
+        *,
+        input: _builtins.str = ...,
+        other: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "other", b"other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeakExample: _TypeAlias = LeakExample  # noqa: Y015
+
+@_typing.final
+class Leak(_message.Message):
+    """Rows that another split, or the prompt, holds already: what the scores would have been too good by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The removed rows' source."""
+    kind: Global___DatasetKind.ValueType
+    """Where it came from."""
+    split: _builtins.str
+    """The split that the rows would have been in: "train", "validation" or "test"."""
+    repeats: _builtins.str
+    """What they repeat: "test", "validation" or "demonstration"."""
+    near: _builtins.bool
+    """Whether they are near duplicates; false: equal but for case, punctuation, articles and spaces."""
+    rows: _builtins.int
+    """Removed rows."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeakExample]:
+        """At most three of them."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        kind: Global___DatasetKind.ValueType = ...,
+        split: _builtins.str = ...,
+        repeats: _builtins.str = ...,
+        near: _builtins.bool = ...,
+        rows: _builtins.int = ...,
+        examples: _abc.Iterable[Global___LeakExample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "kind", b"kind", "near", b"near", "repeats", b"repeats", "rows", b"rows", "source", b"source", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leak: _TypeAlias = Leak  # noqa: Y015
+
+@_typing.final
+class LabelCount(_message.Message):
+    """Rows with one output, where outputs are labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The output."""
+    train: _builtins.int
+    """Training rows."""
+    validation: _builtins.int
+    """Validation rows."""
+    test: _builtins.int
+    """Test rows."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        train: _builtins.int = ...,
+        validation: _builtins.int = ...,
+        test: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelCount: _TypeAlias = LabelCount  # noqa: Y015
+
+@_typing.final
 class PrepareResult(_message.Message):
     """The locked splits."""
 
@@ -230,6 +398,8 @@ class PrepareResult(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    LEAKS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> _common_pb2.Artifact:
         """Dataset artifact."""
@@ -248,11 +418,21 @@ class PrepareResult(_message.Message):
 
     @_builtins.property
     def removed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Rows taken out, by reason: "duplicate", "in_test", "in_validation", "demonstration", "empty", "over_limit"."""
+        """Rows taken out, by reason: "duplicate" and "near_duplicate" in their own split, "in_test", "in_validation",
+        "demonstration", "empty", "not_text", "too_long", "over_limit", "mix".
+        """
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know, one sentence each."""
+
+    @_builtins.property
+    def leaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leak]:
+        """What "in_test", "in_validation" and "demonstration" were, most rows first."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """Rows by output, most frequent first, where outputs are labels; empty otherwise."""
 
     def __init__(
         self,
@@ -263,10 +443,12 @@ class PrepareResult(_message.Message):
         counts: _abc.Iterable[Global___SourceCount] | None = ...,
         removed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        leaks: _abc.Iterable[Global___Leak] | None = ...,
+        labels: _abc.Iterable[Global___LabelCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "notes", b"notes", "removed", b"removed", "test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "labels", b"labels", "leaks", b"leaks", "notes", b"notes", "removed", b"removed", "test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
