@@ -1,6 +1,6 @@
 """What the trainer's three calls take and give: plain values with the proto's field names.
 
-    PrepareRequest ── TrainingSource        PrepareResult ── SourceCount
+    PrepareRequest ── TrainingSource        PrepareResult ── SourceCount, Leak ── LeakExample, LabelCount
     TrainRequest ── HyperParameters         TrainResult ── HistoryPoint
     ExportRequest                           ExportResult
 
@@ -36,7 +36,7 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What to split; `max_rows_per_source` 0 is the default."""
+    """What to split; `max_rows_per_source` 0 is the default. `caps` and `mix` are by kind or by source's name."""
 
     request_id: str = ""
     sources: tuple[TrainingSource, ...] = ()
@@ -44,6 +44,9 @@ class PrepareRequest:
     spec: PromptSpec = field(default_factory=PromptSpec)
     seed: int = 0
     max_rows_per_source: int = 0
+    caps: dict[str, int] = field(default_factory=dict)
+    mix: dict[str, float] = field(default_factory=dict)
+    keep_near_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,37 @@ class SourceCount:
 
 
 @dataclass(frozen=True)
+class LeakExample:
+    """A removed row's input, and the input of the row that it repeated."""
+
+    input: str = ""
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Rows of `source`, drawn for `split`, that repeat the test or the validation split, or a demonstration."""
+
+    source: str = ""
+    kind: DatasetKind = DatasetKind.UNSPECIFIED
+    split: str = ""
+    repeats: str = ""
+    near: bool = False
+    rows: int = 0
+    examples: tuple[LeakExample, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """Rows with one output."""
+
+    label: str = ""
+    train: int = 0
+    validation: int = 0
+    test: int = 0
+
+
+@dataclass(frozen=True)
 class PrepareResult:
     """The locked splits, what is in them, and what was taken out and why."""
 
@@ -66,6 +100,8 @@ class PrepareResult:
     counts: tuple[SourceCount, ...] = ()
     removed: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    labels: tuple[LabelCount, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +117,7 @@ class HyperParameters:
     patience: int | None = None
     lora: bool | None = None
     max_seconds: float | None = None
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +155,7 @@ class TrainResult:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     weights_sha256: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class ExportFormat(IntEnum):
@@ -126,6 +164,9 @@ class ExportFormat(IntEnum):
     UNSPECIFIED = 0
     SAFETENSORS = 1
     SAFETENSORS_BF16 = 2
+    ONNX = 3
+    ONNX_INT8 = 4
+    CTRANSLATE2_INT8 = 5
 
 
 @dataclass(frozen=True)
