@@ -11,6 +11,7 @@ from p2m.generator.v1 import generator_pb2 as pb
 from p2m.generator.v1 import generator_pb2_grpc
 
 from services.generator.generate import GenerateRequest, check, generate
+from services.generator.propose import ProposeRequest, propose
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition
 from services.kit.llm import Teacher
@@ -61,19 +62,40 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         ):
             yield response
 
-    async def _generate(self, request: GenerateRequest, report: Report) -> pb.GenerateResult:
+    async def Propose(self, request: pb.ProposeRequest, context: object) -> pb.ProposeResponse:
+        plain = from_message(request, ProposeRequest)
+        # An empty one may be a spent allowance's.
+        return await self.stage.unary(
+            request, pb.ProposeResponse, lambda: self._propose(plain), lambda made: made.HasField("attributes")
+        )
+
+    async def _propose(self, request: ProposeRequest) -> pb.ProposeResponse:
+        teacher = self._asked()
+        session = teacher.session(request.request_id, request.allowance)
+        made = await propose(request, session, teacher.name, self.settings)
+        return pb.ProposeResponse(
+            attributes=to_message(made.attributes, pb.Attributes) if made.attributes else None,
+            ledger=to_message(made.ledger, common.Ledger),
+            llm=made.llm,
+        )
+
+    def _asked(self) -> Teacher:
         if self.teacher is None:
             raise FailedPrecondition(
                 "NO_LLM",
                 "No LLM is configured, so nothing can be generated. Set OPENAI_API_KEY, or OPENAI_BASE_URL to an "
                 "OpenAI-compatible server, or skip generation.",
             )
+        return self.teacher
+
+    async def _generate(self, request: GenerateRequest, report: Report) -> pb.GenerateResult:
+        teacher = self._asked()
         excluded = await asyncio.to_thread(self._inputs, request.exclude)
-        session = self.teacher.session(request.request_id, request.allowance)
+        session = teacher.session(request.request_id, request.allowance)
         self._jobs += 1
         try:
             made = await generate(
-                request, session, self.teacher.name, excluded, self.settings, report, lambda: self._jobs
+                request, session, teacher.name, excluded, self.settings, report, lambda: self._jobs
             )
         finally:
             self._jobs -= 1
@@ -84,10 +106,13 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             dropped=made.dropped,
             stop_reason=pb.StopReason.ValueType(made.stop_reason),
             ledger=to_message(made.ledger, common.Ledger),
-            llm=self.teacher.name,
+            llm=teacher.name,
             metrics=[to_message(metric, common.Metric) for metric in made.metrics],
             repeats=[to_message(share, pb.RepeatShare) for share in made.repeats],
             attributes=to_message(made.attributes, pb.Attributes),
+            outcomes=[to_message(outcome, pb.Outcome) for outcome in made.outcomes],
+            notes=made.notes,
+            batched=made.batched,
         )
 
     def _inputs(self, datasets: tuple[Artifact, ...]) -> list[str]:
