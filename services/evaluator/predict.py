@@ -2,7 +2,8 @@
 
     answer(job, context)     all inputs once: a contestant
     Predictor                a model that stays loaded: the demo
-    Model ── answer          greedy, in batches of like length
+    Model ── answer          greedy, in batches of like length; a finished row leaves its batch (`greedy`)
+    loaded(folder, ...)      that, or a `classifier.Classifier` where the folder's model picks a label
 
 The model is a folder that plain transformers loads. Answers depend on nothing but the model and the inputs.
 """
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.evaluator.classifier import Classifier
+from services.evaluator.greedy import greedy
 from services.kit import encoding
 from services.kit.errors import FailedPrecondition
 from services.kit.settings import Settings
@@ -50,7 +53,7 @@ class Answers:
 
 def answer(job: AnswerJob, context: WorkerContext) -> Answers:
     """Answers the job's inputs. Raises FailedPrecondition for a folder that holds no model."""
-    model = Model(Path(job.folder), context.settings)
+    model = loaded(Path(job.folder), context.settings)
     began = time.monotonic()
 
     def after_batch(done: int) -> None:
@@ -69,16 +72,36 @@ class Predictor:
 
         self._settings = settings
         self._folder = ""
-        self._model: Model | None = None
+        self._model: Model | Classifier | None = None
 
     def answer(self, request: AnswerJob) -> Answers:
         """The outputs for the request's inputs; loads its model where another one is loaded."""
         if self._model is None or self._folder != request.folder:
-            self._model = Model(Path(request.folder), self._settings)
+            self._model = loaded(Path(request.folder), self._settings)
             self._folder = request.folder
         began = time.monotonic()
         outputs = self._model.answer(request.spec, request.inputs)
         return Answers(tuple(outputs), 0.0, time.monotonic() - began)
+
+
+def loaded(folder: Path, settings: Settings) -> Model | Classifier:
+    """The model in `folder`. Raises FailedPrecondition (BAD_MODEL) where transformers cannot load one."""
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if not encoding.labels_of(config):
+            return Model(folder, settings)
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        return Classifier(folder, config, "cuda" if torch.cuda.is_available() else "cpu")
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _bad_model(error) from error
+
+
+def _bad_model(error: Exception) -> FailedPrecondition:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return FailedPrecondition("BAD_MODEL", f"The model cannot be loaded by transformers: {first_line[:300]}")
 
 
 class Model:
@@ -97,10 +120,7 @@ class Model:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise FailedPrecondition(
-                "BAD_MODEL", f"The model cannot be loaded by transformers: {first_line[:300]}"
-            ) from error
+            raise _bad_model(error) from error
         self.model = model.to(self.device).eval()
         generation = self.model.generation_config
         generation.update(do_sample=False, num_beams=1, max_new_tokens=generation.max_new_tokens or MAX_OUTPUT_TOKENS)

@@ -2,6 +2,7 @@
 
     encode_inputs     encoder-decoder:  <prefix> instruction "\\n" input <suffix>
     encode_prompts    decoder-only:     <prefix> instruction "\\n" input "\\n"        then the output and EOS follow
+    encode_alone      with a head for labels:  <prefix> input <suffix>; every input would have the same instruction
     encode_outputs    what the decoder is to write:  <prefix> output <EOS>
     decode, read_back tokens -> text; what is left of a text after the tokenizer's round trip
 
@@ -37,6 +38,17 @@ def encode_prompts(tokenizer: Any, spec: PromptSpec, inputs: Sequence[str], max_
     """A decoder's tokens before the output, for each input: at most `max_tokens`. They end in the separator."""
     prefix, _ = special_tokens(tokenizer)
     return _encode(tokenizer, spec, inputs, max_tokens, prefix, _tokens(tokenizer, [SEPARATOR])[0])
+
+
+def encode_alone(tokenizer: Any, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """The tokens of each input without an instruction, for a model that picks a label: at most `max_tokens`."""
+    return encode_inputs(tokenizer, PromptSpec(), inputs, max_tokens)
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """The labels in a transformers config, in the order of the logits; () for a model that writes text."""
+    picks = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    return tuple(str(config.id2label[number]) for number in range(len(config.id2label))) if picks else ()
 
 
 def encode_outputs(

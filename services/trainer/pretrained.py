@@ -8,6 +8,7 @@
     encoder alone (BERT, RoBERTa, ...)       becomes an encoder-decoder: both halves start from it, and the decoder's
                                              attention to the encoder starts as a copy of its attention to itself: from
                                              a random start (Rothe et al., 2020) a small one does not learn
+    encoder alone, outputs that are labels   gets a head that picks one: see `classify`
 
 Only safetensors are read and a model's own code is never run.
 """
@@ -15,7 +16,7 @@ Only safetensors are read and a model's own code is never run.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from transformers.models.auto.modeling_auto import (
 from services.kit import encoding
 from services.kit.errors import FailedPrecondition
 from services.kit.values import PromptSpec
+from services.trainer import classify
 
 # Encoders of which transformers has a decoder with cross-attention.
 ENCODERS = ("bert", "camembert", "electra", "ernie", "megatron-bert", "rembert", "roberta", "xlm-roberta")
@@ -56,7 +58,10 @@ _LEAST_INPUT_TOKENS = 8
 
 @dataclass
 class Student:
-    """A model in training. `start` is the decoder's first token, None for a decoder-only model."""
+    """A model in training. `start` is the decoder's first token, None for a decoder-only model.
+
+    With `labels` it writes no text but picks one of them: then a row's output is the label's number.
+    """
 
     model: Any
     tokenizer: Any
@@ -66,26 +71,43 @@ class Student:
     start: int | None
     max_input_tokens: int
     max_output_tokens: int
+    labels: tuple[str, ...] = ()
 
     def encode(
         self, spec: PromptSpec, inputs: Sequence[str], outputs: Sequence[str]
     ) -> list[tuple[list[int], list[int]]]:
         """Each row's tokens: what is read, and what is to be written after it."""
+        read = self.encode_inputs(spec, inputs, self.max_input_tokens)
+        if self.labels:
+            numbers = {label: number for number, label in enumerate(self.labels)}
+            return [(tokens, [numbers[output.strip()]]) for tokens, output in zip(read, outputs, strict=True)]
         prefix: list[int] = []
-        if self.decoder_only:
-            read = encoding.encode_prompts(self.tokenizer, spec, inputs, self.max_input_tokens)
-        else:
-            read = encoding.encode_inputs(self.tokenizer, spec, inputs, self.max_input_tokens)
+        if not self.decoder_only:
             # BART's outputs begin with <s>; BERT's [CLS] is the decoder's start token, which is put there anyway.
             prefix = [token for token in encoding.special_tokens(self.tokenizer)[0] if token != self.start]
         written = encoding.encode_outputs(self.tokenizer, outputs, self.max_output_tokens, eos=self.eos, prefix=prefix)
         return list(zip(read, written, strict=True))
 
+    def encode_inputs(self, spec: PromptSpec, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """What the model reads for each input, at most `max_tokens` tokens."""
+        if self.labels:
+            return encoding.encode_alone(self.tokenizer, inputs, max_tokens)
+        encode = encoding.encode_prompts if self.decoder_only else encoding.encode_inputs
+        return encode(self.tokenizer, spec, inputs, max_tokens)
 
-def load(folder: Path, seed: int, max_input_tokens: int | None = None, max_output_tokens: int | None = None) -> Student:
+
+def load(
+    folder: Path,
+    seed: int,
+    max_input_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+    labels: Mapping[str, float] | None = None,
+) -> Student:
     """The student in `folder`, in 32 bits, on the CPU. `seed` draws the weights that it lacks.
 
-    The limits are cut to what the model can take. FailedPrecondition: UNSUPPORTED_ARCHITECTURE, BAD_MODEL.
+    `labels`, each with its share of the training rows, are for an encoder, which then gets a head for them; any other
+    model writes them as text. The limits are cut to what the model can take. FailedPrecondition:
+    UNSUPPORTED_ARCHITECTURE, BAD_MODEL.
     """
     transformers.logging.set_verbosity_error()  # of an encoder-decoder made here it reports every new weight
     transformers.utils.logging.disable_progress_bar()
@@ -93,6 +115,8 @@ def load(folder: Path, seed: int, max_input_tokens: int | None = None, max_outpu
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if labels and _is_encoder(config):
+            return _with_labels(folder, config, tokenizer, labels, max_input_tokens)
         model = _model(folder, config, tokenizer)
     except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
         raise FailedPrecondition(
@@ -143,8 +167,7 @@ def save(student: Student, folder: Path) -> None:
 def _model(folder: Path, config: Any, tokenizer: Any) -> Any:
     if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return _complete(AutoModelForSeq2SeqLM, folder)
-    generates = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
-    if config.model_type in ENCODERS and not generates:
+    if _is_encoder(config):
         return _from_encoder(folder, tokenizer)
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return _complete(AutoModelForCausalLM, folder)
@@ -153,6 +176,20 @@ def _model(folder: Path, config: Any, tokenizer: Any) -> Any:
         f"The model in {folder} is of the kind {config.model_type!r}, which writes no text. Wanted an encoder-decoder, "
         f"a decoder, or one of the encoders {', '.join(ENCODERS)}.",
     )
+
+
+def _is_encoder(config: Any) -> bool:
+    generates = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
+    return config.model_type in ENCODERS and not generates
+
+
+def _with_labels(
+    folder: Path, config: Any, tokenizer: Any, labels: Mapping[str, float], max_input_tokens: int | None
+) -> Student:
+    model = classify.load(folder, tuple(labels), tuple(labels.values()), config, tokenizer)
+    most_read = min(max_input_tokens or DEFAULT_INPUT_TOKENS, _positions(config))
+    pad = int(tokenizer.pad_token_id)
+    return Student(model.float().train(), tokenizer, False, pad, pad, None, most_read, 1, tuple(labels))
 
 
 def _complete(auto_class: Any, folder: Path) -> Any:

@@ -31,7 +31,7 @@ from services.kit.values import Artifact, Metric, PromptSpec, Row
 from services.kit.values import Progress as Report
 from services.kit.wire import to_json
 from services.kit.worker import WorkerContext
-from services.trainer import pretrained
+from services.trainer import adapters, classify, labels, pretrained
 from services.trainer.batches import batches, padding_share
 from services.trainer.calls import HistoryPoint, HyperParameters, TrainRequest, TrainResult
 from services.trainer.checkpoint import Checkpoints, Progress, load_weights
@@ -58,15 +58,17 @@ def train(request: TrainRequest, context: WorkerContext) -> TrainResult:
     artifacts = Artifacts.open(settings, "trainer")
     rows, validation = _rows(artifacts, request)
     context.report(Report(message="loading the model", unit="steps"))
+    choice = labels.choose(asked.head, request.spec, rows, validation)
     student = pretrained.load(
-        resolve(request.model, settings), request.seed, asked.max_input_tokens, asked.max_output_tokens
+        resolve(request.model, settings), request.seed, asked.max_input_tokens, asked.max_output_tokens, choice.shares
     )
+    validation, notes_on_head = labels.fitting(choice, asked.head, student.labels, validation)
     with tempfile.TemporaryDirectory(prefix="p2m-train-") as name:
         folder = Path(name)
         base, _ = _store(artifacts, student, folder)
         parameters = sum(weight.numel() for weight in student.model.parameters())
         if asked.lora:
-            student.model = with_lora(student.model)
+            student.model = adapters.with_lora(student)
         data = _encode(student, request.spec, rows)
         content = hashlib.sha256(to_json(replace(request, request_id="")).encode() + torch.__version__.encode())
         checkpoints = Checkpoints(artifacts, request.request_id, content.hexdigest(), folder)
@@ -86,11 +88,23 @@ def train(request: TrainRequest, context: WorkerContext) -> TrainResult:
                 "OUT_OF_MEMORY", "The device ran out of memory. Take fewer batch_tokens, lora, or a smaller model."
             ) from error
         if asked.lora:
-            student.model = student.model.merge_and_unload()
+            student.model = adapters.merged(student.model)
         model, digest = _store(artifacts, student, folder)
-    notes = (*_notes_on_text(student, request.spec, rows), *_notes_on_training(data, asked, progress, validation))
+    notes = (
+        *notes_on_head,
+        *_notes_on_text(student, request.spec, rows),
+        *_notes_on_training(data, asked, progress, validation),
+    )
     return TrainResult(
-        model, base, tuple(progress.history), progress.best_step, parameters, progress.seconds, notes, digest
+        model,
+        base,
+        tuple(progress.history),
+        progress.best_step,
+        parameters,
+        progress.seconds,
+        notes,
+        digest,
+        student.labels,
     )
 
 
@@ -181,13 +195,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int) -
         group["lr"] = optimizer.defaults["lr"] * factor
 
 
-def with_lora(model: Any) -> Any:
-    """The model with low-rank adapters on all its linear layers (Hu et al., 2021); only they are trained."""
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-
-
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -202,6 +209,10 @@ def loss_of(student: Student, rows: Tokens) -> tuple[torch.Tensor, int]:
     """The sum of the cross entropies of the rows' output tokens, and how many they are."""
     model, on = student.model, next(student.model.parameters()).device
     with torch.autocast("cuda", torch.bfloat16, enabled=on.type == "cuda" and torch.cuda.is_bf16_supported()):
+        if student.labels:
+            ids, mask = _padded([read for read, _ in rows], student.pad, on)
+            targets = torch.tensor([number for _, [number] in rows], device=on)
+            return classify.loss_of(model, ids, mask, targets), len(rows)
         if student.decoder_only:
             ids, mask = _padded([read + written for read, written in rows], student.pad, on)
             targets, _ = _padded([[_IGNORED] * len(read) + written for read, written in rows], _IGNORED, on)
@@ -300,14 +311,15 @@ def _store(artifacts: Artifacts, student: Student, folder: Path) -> tuple[Artifa
 def _notes_on_text(student: Student, spec: PromptSpec, rows: Sequence[Row]) -> list[str]:
     """What the tokenizer and the limits do to the rows."""
     notes = []
-    encode = encoding.encode_prompts if student.decoder_only else encoding.encode_inputs
-    uncut = encode(student.tokenizer, spec, [row.input for row in rows], 1 << 30)
+    uncut = student.encode_inputs(spec, [row.input for row in rows], 1 << 30)
     cut = sum(len(tokens) > student.max_input_tokens for tokens in uncut)
     if cut:
         notes.append(
             f"{cut:,} of {len(rows):,} inputs were longer than {student.max_input_tokens} tokens with the instruction; "
             "the instruction was cut first, from its end."
         )
+    if student.labels:
+        return notes
     outputs = [row.output for row in rows]
     written = encoding.encode_outputs(student.tokenizer, outputs, 1 << 30, eos=student.eos)
     cut = sum(len(tokens) > student.max_output_tokens for tokens in written)
