@@ -170,8 +170,9 @@ class Model:
         mask = torch.tensor(read if self.decoder_only else [row[::-1] for row in read], device=self.device)
         with torch.inference_mode():
             written: Any = self.model.generate(
-                input_ids=torch.tensor(tokens, device=self.device), attention_mask=mask, pad_token_id=self.pad
-            )
+                input_ids=torch.tensor(tokens, device=self.device), attention_mask=mask, pad_token_id=self.pad,
+                custom_generate=greedy,
+            )  # fmt: skip
         return encoding.decode(self.tokenizer, written[:, width if self.decoder_only else 0 :].tolist())
 
     def _most_input_tokens(self) -> int:

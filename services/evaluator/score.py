@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from services.evaluator import intervals
 from services.evaluator.values import STUDENT, Comparison, Score
@@ -58,15 +59,7 @@ def score(job: ScoreJob, context: WorkerContext) -> Scores:
     for done, (metric, measure) in enumerate(measures.items()):
         context.raise_if_stopping()
         context.report(Progress(done, len(measures), "metrics", f"scoring by {metric}"))
-        measured = {}
-        for name, predictions in job.predictions.items():
-            answered = [number for number, text in enumerate(predictions) if text is not None]
-            if answered:
-                found = measure.compute(
-                    predictions=[predictions[number] for number in answered],
-                    references=[references[number] for number in answered],
-                )
-                measured[name] = dict(zip(answered, found["rows"], strict=True))
+        measured = _measured(measure, job.predictions, references)
         for where, numbers in everything.items():
             for name, by_row in measured.items():
                 scores += _scores(name, where, metric, by_row, numbers, measure.total, job.seed)
@@ -74,6 +67,29 @@ def score(job: ScoreJob, context: WorkerContext) -> Scores:
             if name != STUDENT:
                 comparisons += _comparison(name, metric, measured, compared, measure.total, job.seed)
     return Scores(tuple(scores), tuple(comparisons), encoder)
+
+
+def _measured(
+    measure: Any, predictions: dict[str, tuple[str | None, ...]], references: Sequence[tuple[str, ...]]
+) -> dict[str, dict[int, intervals.Floats]]:
+    """What each row of each contestant adds to the score, by contestant and the row's number.
+
+    All contestants at once and row by row, so that BERTScore encodes a right answer once for all of them.
+    """
+    asked = [
+        (name, number, text)
+        for number in range(len(references))
+        for name, outputs in predictions.items()
+        if (text := outputs[number]) is not None
+    ]
+    found: dict[str, dict[int, intervals.Floats]] = {}
+    if asked:
+        rows = measure.compute(
+            predictions=[text for _, _, text in asked], references=[references[number] for _, number, _ in asked]
+        )["rows"]
+        for (name, number, _), row in zip(asked, rows, strict=True):
+            found.setdefault(name, {})[number] = row
+    return {name: found[name] for name in predictions if name in found}
 
 
 def right_answers(row: Row) -> tuple[str, ...]:
