@@ -151,7 +151,7 @@ def _renamed(request: R) -> R:
     """
     content = type(request)()
     content.CopyFrom(request)
-    for name in ("request_id", "allowance"):
+    for name in ("request_id", "allowance", "prefer"):
         if name in content.DESCRIPTOR.fields_by_name:
             content.ClearField(name)
     digest = hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -39,6 +39,14 @@ class Budget:
             self._settled.clear()
             await self._settled.wait()
 
+    def reserve_now(self, prompt_tokens: int, completion_tokens: int, price: Price) -> Ledger:
+        """Sets aside one request at `price`; BudgetExhausted where it does not fit what is left and not set aside."""
+        wanted = self.cost(prompt_tokens, completion_tokens, price)
+        if short := self._short(self.spent + self._reserved + wanted):
+            raise BudgetExhausted(short)
+        self._reserved += wanted
+        return wanted
+
     def settle(self, reserved: Ledger, spent: Ledger) -> None:
         """Gives back what was set aside and books what was really spent (Ledger() where nothing was)."""
         self._reserved += replace(
@@ -51,9 +59,9 @@ class Budget:
         self.spent += spent
         self._settled.set()
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> Ledger:
-        """The ledger of one request of so many tokens."""
-        dollars = self.price.dollars(prompt_tokens, completion_tokens)
+    def cost(self, prompt_tokens: int, completion_tokens: int, price: Price | None = None) -> Ledger:
+        """The ledger of one request of so many tokens, at `price` where it is another than the usual one."""
+        dollars = (price or self.price).dollars(prompt_tokens, completion_tokens)
         return Ledger(1, prompt_tokens, completion_tokens, dollars)
 
     def _short(self, total: Ledger) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
+from services.kit.batch_endpoint import BatchEndpoint
 from services.kit.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -47,6 +48,7 @@ FORMATS = ("json_schema", "json_object", "text")
 
 _CONTEXT = re.compile(r"context.{0,20}(length|window|size)|maximum context|exceed.{0,30}context|too many tokens", re.I)
 _CHARS_PER_TOKEN = 4
+_BATCH_PATIENCE = 30
 
 
 class Message(TypedDict):
@@ -112,6 +114,7 @@ class Endpoint:
         self.url = base_url(settings)
         self.llm = settings.llm
         self.timeout_s = settings.llm_timeout_s
+        self.patience_s = settings.llm_patience_s
         self.rates = Rates()
         self.concurrency = Concurrency(settings.llm_concurrency)
         self.answered_at = 0.0  # monotonic; 0: never
@@ -180,6 +183,18 @@ class Endpoint:
         beyond = float(reply.prompt_tokens + reply.completion_tokens - self.prompt_tokens(question))
         self._beyond_prompt[name] = 0.9 * self._beyond_prompt.get(name, beyond) + 0.1 * beyond
         return reply
+
+    def body(self, question: Question) -> dict[str, Any]:
+        """The request as a batch's line holds it, in the best form that works as far as is known."""
+        return self._body(question, self._format[question.schema.name])
+
+    def read(self, body: dict[str, Any], question: Question) -> Reply:
+        """A chat completion out of a batch's file. Raises Again where it is none."""
+        return self._reply(json.dumps(body), question, self._format[question.schema.name])
+
+    def batches(self) -> BatchEndpoint:
+        """The same server's batch endpoint. What takes hours anyway is waited for longer where the server fails."""
+        return BatchEndpoint(self._client, self.shown_url, _BATCH_PATIENCE * self.patience_s)
 
     def judged(self, name: str, reply: Reply, valid: bool) -> None:
         """Tells whether the reply fits the schema `name`. A form that never works is given up after three replies."""

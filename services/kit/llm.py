@@ -2,7 +2,7 @@
 
     Ask         one question: messages, the schema of the answer, and the key under which the answer is stored
     Teacher     one LLM, as one service asks it        from_settings, session, close
-    Session     one request's asking                   ask, replay, ledger
+    Session     one request's asking                   ask, waves (by batch), replay, ledger, costs
     InvalidAnswer
 
     teacher = Teacher.from_settings(settings, artifacts)
@@ -30,10 +30,11 @@ from services.kit.endpoint import Again, Endpoint, Message, Reply, base_url, rel
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from services.kit.journal import Entry, Journal
 from services.kit.limits import Concurrency, Rates
-from services.kit.prices import price_of
+from services.kit.prices import Price, price_of
 from services.kit.settings import Settings
 from services.kit.structured import Schema, parse
 from services.kit.values import Allowance, Ledger
+from services.kit.wave import Waves, answered, unsettled
 
 __all__ = ["Ask", "InvalidAnswer", "Message", "Schema", "Session", "Teacher"]
 
@@ -165,6 +166,44 @@ class Session:
         """The stored answers of this request by their keys, those that could not be used left out."""
         return {key: entry.value for key, entry in (await self._load()).items() if not entry.invalid}
 
+    @property
+    def batched(self) -> int:
+        """How many of the answers came by batch."""
+        return answered(self._stored or {})
+
+    def costs(self, prefix: str = "") -> tuple[Ledger, Ledger]:
+        """What the stored answers whose keys begin so cost: those that can be used, and those that cannot."""
+        usable, invalid = Ledger(), Ledger()
+        for entry in (self._stored or {}).values():
+            if entry.key.startswith(prefix) and entry.invalid:
+                invalid += entry.cost
+            elif entry.key.startswith(prefix):
+                usable += entry.cost
+        return usable, invalid
+
+    async def unsettled(self) -> bool:
+        """Whether an earlier attempt left a batch that nobody has collected."""
+        return bool(unsettled(await self._load()))
+
+    async def waves(self) -> Waves:
+        """The same questions by batch, later and at another price: see `wave`."""
+        stored, teacher = await self._load(), self._teacher
+        endpoint = await teacher._open()
+        settings = teacher.settings
+
+        def read(ask: Ask, body: dict[str, Any], price: Price) -> Entry:
+            try:
+                return self._judge(ask, endpoint, endpoint.read(body, ask), price)
+            except Again as again:
+                used = body["usage"]
+                cost = self._budget.cost(used.get("prompt_tokens", 0), used.get("completion_tokens", 0), price)
+                return Entry(ask.key, invalid=again.error.message, cost=replace(cost, invalid=1))
+
+        return Waves(
+            endpoint.batches(), endpoint, self._journal, stored, self._budget, teacher.price.by_batch, read,
+            settings.llm_batch_look_s, settings.grace_s,
+        )  # fmt: skip
+
     async def ask(self, ask: Ask) -> Any:
         """The JSON value that fits the schema: the stored one of `ask.key`, else the LLM's.
 
@@ -238,8 +277,8 @@ class Session:
             used = spent.prompt_tokens + spent.completion_tokens
             self._rates.tokens.take(used - prompt_tokens - ask.max_tokens)
 
-    def _judge(self, ask: Ask, endpoint: Endpoint, reply: Reply) -> Entry:
-        cost = self._budget.cost(reply.prompt_tokens, reply.completion_tokens)
+    def _judge(self, ask: Ask, endpoint: Endpoint, reply: Reply, price: Price | None = None) -> Entry:
+        cost = self._budget.cost(reply.prompt_tokens, reply.completion_tokens, price)
         try:
             if reply.refusal:
                 raise ValueError(f"it refused: {reply.refusal[:200]!r}")

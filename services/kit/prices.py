@@ -2,8 +2,9 @@
 
     price_of(llm, base_url, settings)      from the user's own table, else this one, else a guess that is said to be one
 
-The user's table is `P2M_LLM_PRICES`, a JSON file {"<llm>": [prompt, completion]}. An LLM at a loopback address is the
-user's own and costs nothing unless that table says otherwise.
+The user's table is `P2M_LLM_PRICES`, a JSON file {"<llm>": [prompt, completion]}; two more numbers are the prices by
+the batch endpoint, which are half of the first two unless they are given. An LLM at a loopback address is the user's
+own and costs nothing unless that table says otherwise.
 """
 
 from __future__ import annotations
@@ -41,11 +42,21 @@ _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4}|\d{8}|latest|preview)$")
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars per million tokens. `note` says where a guess was made, "" where none was."""
+    """Dollars per million tokens. `note` says where a guess was made, "" where none was.
+
+    `batch` is what the same costs by the batch endpoint: prompt, completion; None: half.
+    """
 
     prompt: float
     completion: float
     note: str = ""
+    batch: tuple[float, float] | None = None
+
+    @property
+    def by_batch(self) -> Price:
+        """The price of what goes by the batch endpoint."""
+        prompt, completion = self.batch or (self.prompt / 2, self.completion / 2)
+        return Price(prompt, completion, self.note)
 
     def dollars(self, prompt_tokens: int, completion_tokens: int) -> float:
         """What a request of so many tokens costs."""
@@ -56,7 +67,8 @@ def price_of(llm: str, base_url: str, settings: Settings) -> Price:
     """The price of `llm` at `base_url`. FailedPrecondition where the user's table cannot be read."""
     own = _own(settings.llm_prices) if settings.llm_prices else {}
     if llm in own:
-        return Price(*own[llm])
+        prompt, completion, *batch = own[llm]
+        return Price(prompt, completion, batch=(batch[0], batch[1]) if batch else None)
     if is_loopback(base_url):
         return Price(0.0, 0.0)
     family = _DATE.sub("", llm.rpartition("/")[2])
@@ -75,10 +87,14 @@ def is_loopback(base_url: str) -> bool:
     return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
-def _own(path: Path) -> dict[str, tuple[float, float]]:
-    wanted = '{"<llm>": [dollars per million prompt tokens, per million completion tokens]}'
+def _own(path: Path) -> dict[str, list[float]]:
+    wanted = '{"<llm>": [dollars per million prompt tokens, per million completion tokens]}, or with two more by batch'
     try:
-        table = json.loads(path.expanduser().read_text())
-        return {llm: (float(prompt), float(completion)) for llm, (prompt, completion) in table.items()}
+        table = {
+            llm: [float(price) for price in prices] for llm, prices in json.loads(path.expanduser().read_text()).items()
+        }
+        if wrong := [llm for llm, prices in table.items() if len(prices) not in (2, 4) or min(prices) < 0]:
+            raise ValueError(f"{wrong[0]} has {table[wrong[0]]}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise FailedPrecondition("BAD_PRICES", f"{path} is no price table ({error}); wanted JSON {wanted}.") from error
+    return table

@@ -68,13 +68,16 @@ class Settings(BaseSettings):
     llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")
     llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
     rerank: bool = Field(True, description="Have the LLM rerank datasets; a very small one does it badly.")
-    llm_prices: Path | None = Field(None, description="JSON {llm: [dollars per million prompt, completion tokens]}.")
+    llm_prices: Path | None = Field(
+        None, description="JSON {llm: [dollars per million prompt, completion tokens]}; two more numbers: by batch."
+    )
     deepl_api_key: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("P2M_DEEPL_API_KEY", "DEEPL_API_KEY"))
     deepl_url: str = Field("", description="Another DeepL server; empty: the real one.")
 
     hub_offline: bool = Field(False, validation_alias=AliasChoices("P2M_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("P2M_HUB_URL", "HF_ENDPOINT"))
     hub_token: SecretStr = Field(
+    llm_batch_look_s: float = Field(60.0, gt=0, description="Most seconds between two looks at a batch under way.")
         SecretStr(""),
         validation_alias=AliasChoices("P2M_HUB_TOKEN", "HF_TOKEN"),
         description="For gated and private datasets; empty: what huggingface_hub finds by itself.",

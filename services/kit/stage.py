@@ -1,9 +1,9 @@
 """One stage request, done once: the idempotency that makes at-least-once steps have their effect once.
 
-A request names itself by `request_id`. Its content is the message without `request_id` and `allowance`. The same id and
-content give the stored result; the same id with other content is AlreadyExists, finished or not. Work lives as long as
-its stream: when the caller is gone it is cancelled. A newer attempt fences off an older one, whose result is then not
-recorded.
+A request names itself by `request_id`. Its content is the message without `request_id` and how it is to be done
+(`allowance`, `prefer`). The same id and content give the stored result; the same id with other content is
+AlreadyExists, finished or not. Work lives as long as its stream: when the caller is gone it is cancelled. A newer
+attempt fences off an older one, whose result is then not recorded.
 
     results/<request_id>.json     {"content", "response"}
     attempts/<request_id>.json    {"content", "attempt"}: the newest
@@ -181,7 +181,7 @@ def _identity(request: Any) -> tuple[str, str]:
     key = check_key(request.request_id)
     content = type(request)()
     content.CopyFrom(request)
-    for name in ("request_id", "allowance"):
+    for name in ("request_id", "allowance", "prefer"):
         if name in content.DESCRIPTOR.fields_by_name:
             content.ClearField(name)
     return key, hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()

@@ -2,7 +2,7 @@
 
     PromptSpec ── Demonstration        the task
     Artifact                           a reference to stored bytes
-    Allowance, Ledger                  what may be spent, what was
+    Allowance, Ledger, Prefer          what may be spent, what was, and whether time or cost matters more
     Progress                           how far a long call is
     ScorePart                          why something ranks where it does
     Row                                one row of a dataset
@@ -14,6 +14,7 @@ without a word about each. Every field has a default, since an unset proto field
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,14 @@ class Allowance:
     dollars: float | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+
+
+class Prefer(IntEnum):
+    """What matters more where the LLM's server sells the same answers at two prices; UNSPECIFIED is as TIME."""
+
+    UNSPECIFIED = 0
+    TIME = 1
+    COST = 2
 
 
 @dataclass(frozen=True)
