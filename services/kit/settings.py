@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     llm_timeout_s: float = Field(120.0, description="One request's deadline.")
     llm_patience_s: float = Field(120.0, description="How long a refused request (429, 5xx, dropped) is tried again.")
     llm_context_tokens: int = Field(8192, description="What the LLM can read and write in one request.")
+    llm_batch_look_s: float = Field(60.0, gt=0, description="Most seconds between two looks at a batch under way.")
     rerank: bool = Field(True, description="Have the LLM rerank datasets; a very small one does it badly.")
     llm_prices: Path | None = Field(
         None, description="JSON {llm: [dollars per million prompt, completion tokens]}; two more numbers: by batch."
@@ -77,7 +78,6 @@ class Settings(BaseSettings):
     hub_offline: bool = Field(False, validation_alias=AliasChoices("P2M_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("P2M_HUB_URL", "HF_ENDPOINT"))
     hub_token: SecretStr = Field(
-    llm_batch_look_s: float = Field(60.0, gt=0, description="Most seconds between two looks at a batch under way.")
         SecretStr(""),
         validation_alias=AliasChoices("P2M_HUB_TOKEN", "HF_TOKEN"),
         description="For gated and private datasets; empty: what huggingface_hub finds by itself.",
