@@ -116,6 +116,12 @@ def _json(command: Any) -> Any:
 @click.option("--max-train-time", metavar="TIME", help="Most time for training, such as 5m or 1h30m.")
 @click.option("--lora", is_flag=True, help="Train a low-rank adapter instead of all weights.")
 @click.option(
+    "--head",
+    type=click.Choice(["auto", "text", "labels"]),
+    default="auto",
+    help="Write the answer, or pick it from the outputs there are (encoders only); auto: by the training rows.",
+)
+@click.option(
     "--teacher-rows", type=click.IntRange(0), metavar="N", help="Test rows that the LLM answers too; default 100."
 )
 @click.option("--seed", type=int, metavar="N", help="Seed of all that is random; default 0.")
@@ -452,6 +458,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
 
 
 def _constrain(options: RunOptions, given: dict[str, Any]) -> None:
+        head="" if given["head"] == "auto" else given["head"],
     """Sets what is asked of the model and the dataset. InvalidArgument for what cannot be."""
     from orchestrator import amounts, constraints
 

@@ -53,17 +53,24 @@ def _front_matter(record: dict[str, Any]) -> str:
         "license": "other",
         "license_name": "see-below",
         "library_name": "transformers",
-        "pipeline_tag": "text2text-generation" if model.get("architecture") != _DECODER_ONLY else "text-generation",
+        "pipeline_tag": _task(record, model),
         "base_model": _hub_name(model) or None,
         "datasets": [dataset["id"]] if dataset.get("id") else None,
         "metrics": ["exact_match", "chrf", "bertscore"],
-        "tags": ["prompt2model", "text2text-generation"],
+        "tags": ["prompt2model", _task(record, model)],
         "model-index": _index(record, dataset) or None,
     }
     body = "\n".join(
         f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items() if value is not None
     )
     return f"---\n{body}\n---"
+
+
+def _task(record: dict[str, Any], model: dict[str, Any]) -> str:
+    """What the Hub calls what the model does."""
+    if (record.get("training") or {}).get("labels"):
+        return "text-classification"
+    return "text-generation" if model.get("architecture") == _DECODER_ONLY else "text2text-generation"
 
 
 def _index(record: dict[str, Any], dataset: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,7 +89,7 @@ def _index(record: dict[str, Any], dataset: dict[str, Any]) -> list[dict[str, An
         return []
     name = dataset.get("id") or "the run's locked test split"
     result = {
-        "task": {"type": "text2text-generation"},
+        "task": {"type": _task(record, (record.get("chosen") or {}).get("model") or {})},
         "dataset": {"name": name, "type": name, "split": "test"},
         "metrics": metrics,
     }
@@ -102,7 +109,8 @@ def _head(record: dict[str, Any]) -> str:
     return f"""
 # {_plain(record["name"])}
 
-A small text-to-text model for one task, fine-tuned from {_code(model.get("id", "a pretrained model"))}
+A small {"classifier" if training.get("labels") else "text-to-text model"} for one task, fine-tuned from
+{_code(model.get("id", "a pretrained model"))}
 ({count_text(training.get("parameters") or 0)} parameters{f", {bytes_text(size)}" if size else ""}).
 
 {_quote(_instruction(record))}
@@ -115,6 +123,19 @@ def _usage(record: dict[str, Any]) -> str:
     model = (record.get("chosen") or {}).get("model") or {}
     demonstrations = (record.get("spec") or {}).get("demonstrations") or []
     shown = demonstrations[0]["input"] if demonstrations else "your input"
+    if (record.get("training") or {}).get("labels"):
+        return _fenced(
+            f"""
+from transformers import pipeline
+
+# It reads the input alone, without the instruction, and picks one of its labels.
+answer = pipeline("text-classification", model="model")
+
+print(answer({shown!r}, truncation=True)[0]["label"])
+""",
+            "python",
+            "## Use\n",
+        )
     end = ""
     if model.get("architecture") == _DECODER_ONLY:
         end = "\\n"

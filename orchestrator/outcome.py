@@ -44,7 +44,8 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     data_by_source  {source: {train int, validation int, test int, kind}}
     training        {history [{step, epoch, train_loss, validation_loss float | None}], best_step, parameters, seconds,
                     weights_sha256, notes [str], hyper_parameters {name: value, only those that were set},
-                    resumed bool, resumed_from_step int | None}
+                    resumed bool, resumed_from_step int | None,
+                    labels [str]: what a model with a head for labels can answer; [] where it writes text}
     evaluation      {scores [{contestant, slice, metric, estimate {value, low, high}, rows}],
                      comparisons [{against, metric, difference {value, low, high}, rows}],
                      verdict "ship" | "do_not_ship" | "not_enough_evidence", verdict_reason str, ceiling float,
@@ -177,6 +178,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         "training": {
             **{key: trained[key] for key in ("history", "best_step", "parameters", "seconds", "weights_sha256", "notes",
                                              "hyper_parameters", "resumed_from_step")},
+            "labels": trained.get("labels", []),
             "resumed": trained["resumed_from_step"] is not None,
         },
         "evaluation": {

@@ -232,6 +232,10 @@ def _check_options(options: run_pb2.RunOptions) -> None:
     check("teacher_rows", 0, 1_000_000)
     check("max_rows_per_source", 1, 1_000_000_000)
     check("checkpoint_steps", 1, 1_000_000_000)
+    if options.head not in ("", "auto", "text", "labels"):
+        raise InvalidArgument(
+            "BAD_OPTION", f"head is {options.head[:40]!r}; wanted auto, text or labels.", field="options.head"
+        )
     constraints.check(options)
     generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)
     if options.dataset and options.skip_datasets:

@@ -436,7 +436,9 @@ def teacher_rows(options: run_pb2.RunOptions) -> int:
 
 def hyper_parameters(options: run_pb2.RunOptions, model: Mapping[str, Any]) -> trainer_pb2.HyperParameters:
     """What the options say, else what the model's entry is known to want; the rest is the trainer's default."""
-    parameters = trainer_pb2.HyperParameters(lora=True) if options.lora else trainer_pb2.HyperParameters()
+    parameters = trainer_pb2.HyperParameters(head=options.head)
+    if options.lora:
+        parameters.lora = True
     for name in ("learning_rate", "epochs", "batch_tokens"):
         if options.HasField(name):
             setattr(parameters, name, getattr(options, name))

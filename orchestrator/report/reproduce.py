@@ -43,7 +43,7 @@ def command(record: dict[str, Any]) -> str:
         ("max_model_bytes", "--max-size"), ("learning_rate", "--learning-rate"), ("epochs", "--epochs"),
         ("batch_tokens", "--batch-tokens"), ("max_train_seconds", "--max-train-time"), ("seed", "--seed"),
         ("teacher_rows", "--teacher-rows"), ("licence", "--licence"), ("max_dataset_bytes", "--dataset-max-size"),
-        ("dataset_task", "--dataset-task"),
+        ("dataset_task", "--dataset-task"), ("head", "--head"),
     ):  # fmt: skip
         if options.get(option) not in (None, ""):
             words += [flag, shlex.quote(number(options[option]))]

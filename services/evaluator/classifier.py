@@ -19,7 +19,7 @@ BATCH_SIZE = 128
 
 
 class Classifier:
-    """A model with a head for labels, and its tokenizer, on `device`. Raises what transformers' from_pretrained does."""
+    """A model with a head for labels, and its tokenizer, on `device`. Raises what `from_pretrained` raises."""
 
     def __init__(self, folder: Path, config: Any, device: str) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -108,7 +108,7 @@ def test_options_become_the_runs_options() -> None:
         "p.txt --name n --number 40 --skip datasets --max-size 1.5GB --learning-rate 2e-4 --epochs 2 "
         "--batch-tokens 512 --max-train-time 1h30m --lora --seed 7 --budget 2,200requests --budget 600rpm "
         "--teacher-rows 0 --model m --ask --licence Permissive --languages ja,English,ja --cpu-latency 0.05s "
-        "--dataset-max-size 2GB --dataset-task summarization --include-gated"
+        "--dataset-max-size 2GB --dataset-task summarization --include-gated --head labels"
     )
     context = run.make_context("run", typed.split())
     context.params.pop("prompt_file"), context.params.pop("dry_run")
@@ -122,6 +122,7 @@ def test_options_become_the_runs_options() -> None:
     )
     assert (options.max_model_bytes, options.max_train_seconds, options.batch_tokens) == (1_500_000_000, 5400.0, 512)
     assert (options.learning_rate, options.epochs, options.seed, options.model) == (2e-4, 2.0, 7, "m")
+    assert options.head == "labels"
     assert (options.budget.dollars, options.budget.requests, options.budget.requests_per_minute) == (2.0, 200, 600)
     assert (options.licence, [*options.languages], options.max_cpu_latency_ms) == ("permissive", ["ja", "en"], 50.0)
     assert (options.max_dataset_bytes, options.dataset_task, options.include_gated) == (

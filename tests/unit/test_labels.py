@@ -83,7 +83,7 @@ def test_a_head_can_be_forced() -> None:
     assert len(choose("labels", SPEC, _outputs(("a", 1), ("b", 1)), []).shares) == 2
     with pytest.raises(FailedPrecondition, match="same output"):
         choose("labels", SPEC, _outputs(("yes", 30)), [])
-    with pytest.raises(InvalidArgument, match="BAD_HEAD|auto, text, labels"):
+    with pytest.raises(InvalidArgument, match="auto, text, labels"):
         choose("lables", SPEC, closed, [])
 
 
@@ -145,7 +145,7 @@ def test_it_learns_labels(settings: Settings, artifacts: Artifacts, tmp_path: Pa
 
 
 def test_lora_on_labels_is_merged(settings: Settings, artifacts: Artifacts, tmp_path: Path) -> None:
-    """With LoRA an encoder, here one that was trained before, gets a new head; the result is a plain model that answers."""
+    """With LoRA an encoder, here one trained before, gets a new head; the result is a plain model that answers."""
     rows = parity_rows(400)
     before = train(_request(artifacts, tiny_encoder(tmp_path / "m"), rows), WorkerContext(settings))
     encoder = artifacts.fetch(before.model, tmp_path / "encoder")

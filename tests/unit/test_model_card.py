@@ -62,6 +62,16 @@ def test_the_snippet_is_code_with_the_instruction_before_the_input(architecture:
     assert 'f"{INSTRUCTION}\\n{text}' in code
 
 
+def test_a_classifier_is_called_one() -> None:
+    """With a head for labels the card's task, snippet and title are a classifier's, and the snippet parses."""
+    record = sample_record()
+    record["training"]["labels"] = ["no", "yes"]
+    card = model_card.render(record)
+    assert _front(card)["pipeline_tag"] == "text-classification"
+    assert "A small classifier for one task" in card
+    assert "INSTRUCTION" not in _snippet(card) and ast.parse(_snippet(card)).body
+
+
 def test_it_says_what_it_cannot_do() -> None:
     """The limits have the run's own notes, the ceiling, and whether it was tested on real rows at all."""
     record = sample_record()
