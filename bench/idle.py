@@ -126,8 +126,16 @@ class IdleGenerator(_Idle, generator_pb2_grpc.GeneratorServiceServicer):
     def register(self, server: Any) -> None:
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(self, server)
 
+    async def Propose(self, request: Any, context: Any) -> Any:
+        proposed = generator_pb2.Attributes(topics=["tea", "rain"])
+        response = generator_pb2.ProposeResponse(attributes=proposed, llm="idle")
+        return await self.unary(request, generator_pb2.ProposeResponse, response)
+
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        result = generator_pb2.GenerateResult(dataset=self.rows(), rows=len(ROWS), stop_reason=1, llm="idle")
+        steered = request.attributes if request.HasField("attributes") else None
+        result = generator_pb2.GenerateResult(
+            dataset=self.rows(), rows=len(ROWS), stop_reason=1, llm="idle", attributes=steered
+        )
         async for event in self.stream(request, generator_pb2.GenerateResponse, result):
             yield event
 

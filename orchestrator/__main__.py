@@ -131,7 +131,14 @@ def _json(command: Any) -> Any:
     metavar="AMOUNT",
     help="Most to spend on the LLM: 2 (dollars), 200requests, 50000tokens, 600rpm. Repeatable, or joined by commas.",
 )
-@click.option("--ask", is_flag=True, help="Wait for you at each choice: dataset, columns, model.")
+@click.option(
+    "--attributes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What the examples are to differ in, JSON; p2m attributes writes one. Default: the LLM proposes it.",
+)
+@click.option("--judge", is_flag=True, help="Have the LLM look over the examples, and drop those it holds to be wrong.")
+@click.option("--ask", is_flag=True, help="Wait for you at each choice: dataset, columns, model, attributes.")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
 @_connect
 @_json
@@ -157,6 +164,24 @@ def run(prompt_file: str | None, dry_run: bool, **options: Any) -> int:
     from orchestrator import commands
 
     return _execute(lambda terminal, settings: commands.run(terminal, settings, job))
+
+
+@cli.command()
+@click.argument("prompt_file", required=False, metavar="[PROMPT_FILE]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead of printing it.")
+def attributes(prompt_file: str | None, out: Path | None) -> int:
+    """Have the LLM propose what the examples of a prompt may differ in: topics, lengths, difficulties, labels.
+
+    Edit the file and give it to p2m run --attributes.
+
+    \b
+    Example:
+      p2m attributes prompt.txt --out attributes.json
+    """
+    from orchestrator import proposing
+
+    prompt = _prompt(prompt_file)
+    return _execute(lambda terminal, settings: proposing.propose(terminal, settings, prompt, out))
 
 
 @cli.command()
@@ -224,17 +249,19 @@ def cancel(run: str, connect: str) -> int:
 
 @cli.command()
 @click.argument("run")
-@click.argument("question", type=click.Choice(["dataset", "columns", "model"]))
+@click.argument("question", type=click.Choice(["dataset", "columns", "model", "attributes"]))
 @click.argument("value")
 @_connect
 def choose(run: str, question: str, value: str, connect: str) -> int:
     """Answer what a run that was started with --ask waits for.
 
-    "none" is always an answer, except for the model. `p2m show RUN` prints the question and its values.
+    "none" is always an answer, except for the model. `p2m show RUN` prints the question and its values. For the
+    attributes, VALUE may be the name of a JSON file that you edited.
 
     \b
-    Example:
+    Examples:
       p2m choose normalise-dates dataset p2m/normalise-dates
+      p2m choose normalise-dates attributes my-attributes.json
     """
     from orchestrator import commands
 
@@ -431,9 +458,15 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         dataset=given["dataset"],
         model=given["model"],
         lora=given["lora"],
+        head="" if given["head"] == "auto" else given["head"],
         ask=given["ask"],
         adapt=given["adapt"],
+        judge=given["judge"],
     )
+    if given["attributes"]:
+        from orchestrator import attributes
+
+        options.attributes.CopyFrom(attributes.read(given["attributes"]))
     _constrain(options, given)
     plain = {
         "number": given["number"], "learning_rate": given["learning_rate"], "epochs": given["epochs"],
@@ -458,7 +491,6 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
 
 
 def _constrain(options: RunOptions, given: dict[str, Any]) -> None:
-        head="" if given["head"] == "auto" else given["head"],
     """Sets what is asked of the model and the dataset. InvalidArgument for what cannot be."""
     from orchestrator import amounts, constraints
 

@@ -24,7 +24,7 @@ from google.protobuf.json_format import MessageToDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
-from orchestrator import display, results, summary
+from orchestrator import attributes, display, results, summary
 from orchestrator.client import RunClient
 from orchestrator.inputs import check_out, store_rows
 from orchestrator.session import reached, with_hub
@@ -133,6 +133,7 @@ async def cancel(terminal: Terminal, settings: Settings, name: str, connect: str
 
 async def choose(terminal: Terminal, settings: Settings, name: str, question: str, value: str, connect: str) -> int:
     """Answers a question that a run waits for."""
+    value = attributes.typed(value) if question == attributes.QUESTION else value
     async with reached(connect, settings) as client:
         await client.choose(name, question, value)
     terminal.say(f"Run {name} goes on with {question}: {display.clean(value)}")
@@ -263,6 +264,12 @@ async def _answer(terminal: Terminal, question: run_pb2.Question) -> str:
             return question.options[int(typed) - 1].value
         if typed in {option.value for option in question.options}:
             return typed
+        if question.open:
+            try:
+                return attributes.told(attributes.parse(attributes.typed(typed)))
+            except P2MError as error:
+                terminal.say(display.clean(error.message))
+                continue
         terminal.say(f"{display.clean(typed)!r} is none of them.")
 
 

@@ -25,6 +25,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
+from orchestrator import attributes
 from services.kit.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, P2MError
 from services.kit.settings import Settings
 from services.kit.values import Ledger, Progress
@@ -306,8 +307,11 @@ class Runs:
                 raise FailedPrecondition(
                     "NO_SUCH_QUESTION", f"The run {name} has no open question {question_id!r}; {has}."
                 )
-            values = [option.value for option in Parse(row.body, run_pb2.Question()).options]
-            if value not in values:
+            question = Parse(row.body, run_pb2.Question())
+            values = [option.value for option in question.options]
+            if value not in values and question.open:
+                attributes.parse(value)
+            elif value not in values:
                 raise InvalidArgument(
                     "NO_SUCH_OPTION", f"{value!r} is none of the options: {'; '.join(values)}.", field="value"
                 )

@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
-from orchestrator import constraints
+from orchestrator import attributes, constraints
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
@@ -237,6 +237,7 @@ def _check_options(options: run_pb2.RunOptions) -> None:
             "BAD_OPTION", f"head is {options.head[:40]!r}; wanted auto, text or labels.", field="options.head"
         )
     constraints.check(options)
+    attributes.check(options.attributes)
     generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)
     if options.dataset and options.skip_datasets:
         raise InvalidArgument(

@@ -1,7 +1,7 @@
 """One typed call per stage, over gRPC; nothing of a stage's work is here.
 
     Stages(settings)     channels to the six services
-    ├── parse, search_datasets, inspect, retrieve, adapt, generate, search_models
+    ├── parse, search_datasets, inspect, retrieve, adapt, propose, generate, search_models
     └── prepare, train, evaluate
 
 A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
@@ -84,6 +84,9 @@ class Stages:
 
     async def generate(self, request: generator_pb2.GenerateRequest, report: Report) -> generator_pb2.GenerateResult:
         return await self._stream("generator", self._generator.Generate, request, report, generator_pb2.GenerateResult)
+
+    async def propose(self, request: generator_pb2.ProposeRequest) -> generator_pb2.ProposeResponse:
+        return await self._unary("generator", self._generator.Propose, request)
 
     async def search_models(self, request: model_retriever_pb2.SearchRequest) -> model_retriever_pb2.SearchResponse:
         return await self._unary("model_retriever", self._models.Search, request)

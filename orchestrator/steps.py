@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import adaptation, constraints, leases, variety
+from orchestrator import adaptation, attributes, constraints, leases, variety
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -263,13 +263,16 @@ async def generate(step: Step) -> Outcome:
         return Outcome("switched off", skipped=True)
     parts = step.options.parts or min(_MOST_PARTS, math.ceil(number / _ROWS_A_PART))
     parts = min(parts, number)
-    allowances = leases.split(step.lease("generate"), {str(part): 1.0 for part in range(parts)})
+    lease = step.lease("generate")
+    steering = await attributes.of_run(step, number, parts, lease)
+    lease = leases.left(lease, [steering.ledger])
+    allowances = leases.split(lease, {str(part): 1.0 for part in range(parts)})
     progress = _Parts(step.report, parts)
     requests = [
         generator_pb2.GenerateRequest(
             request_id=f"{step.name}/generate/{part}", allowance=_allowance(allowances[str(part)]), spec=step.spec,
             number=number // parts + (part < number % parts), part=part, parts=parts, seed=step.options.seed,
-            exclude=step.options.data,
+            exclude=step.options.data, attributes=steering.attributes, judge=step.options.judge,
         )
         for part in range(parts)
     ]  # fmt: skip
@@ -285,7 +288,7 @@ async def generate(step: Step) -> Outcome:
     results = [answer for answer in answers if not isinstance(answer, BaseException)]
     rows = sum(result.rows for result in results)
     failed = [part for part, answer in enumerate(answers) if isinstance(answer, BaseException)]
-    ledger = _total(results) + progress.spent(failed)
+    ledger = steering.ledger + _total(results) + progress.spent(failed)
     if rows == 0:
         why = str(errors[0]) if errors else _stopped(results) or "nothing was generated"
         return Outcome(why, {}, ledger, skipped=True)
@@ -302,6 +305,7 @@ async def generate(step: Step) -> Outcome:
             "llm": llm,
             "parts": parts,
             **variety.of_parts(results),
+            "attributes_by": steering.by,
         },
         ledger,
     )

@@ -54,7 +54,7 @@ def command(record: dict[str, Any]) -> str:
     for option, flag in (
         ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
         ("ask", "--ask"), ("adapt", "--adapt"),
-        ("include_gated", "--include-gated"),
+        ("include_gated", "--include-gated"), ("judge", "--judge"), ("attributes", "--attributes FILE"),
     ):  # fmt: skip
         words += [flag] if options.get(option) else []
     words += ["--no-adapt"] if options.get("adapt") is False else []
