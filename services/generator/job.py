@@ -51,7 +51,7 @@ class Job:
     ) -> None:
         self.request, self.session, self.settings, self.collection = request, session, settings, collection
         self.plan = prompts.plan(request.spec, settings.llm_context_tokens)
-        self.pace = Pace(request.number, self.plan.examples, session.places_at_most)
+        self.pace = Pace(request.number, self.plan.examples)
         self.attributes = request.attributes
         self.repeats = _Repeats(request.number)
         self.notes: list[str] = []
