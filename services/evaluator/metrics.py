@@ -1,9 +1,10 @@
 """The measures as `evaluate.Metric` classes, which need no network: `evaluate.load` by name asks the hub for code.
 
-    ExactMatch, ExactMatchNormalised, ChrF, BERTScore     compute(predictions=[str], references=[[str, ...]])
+    ExactMatch, ExactMatchNormalised, TokenF1, ChrF, BERTScore     compute(predictions=[str], references=[[str, ...]])
+    Accuracy, MacroF1                                              the same, where outputs are labels (`labels`)
 
 `compute` gives {"score": percent, "rows": array (rows, k)}: `rows` is what a resample of rows is scored from, by the
-class's `total`: the mean for all but chrF++, which is a ratio of sums. An empty prediction scores 0.
+class's `total`: the mean for all but chrF++ and macro-F1, which are ratios of sums. An empty prediction scores 0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
+from services.evaluator.labels import label_counts, macro_f1
 from services.kit import metrics
 
 Floats = NDArray[np.float64]
@@ -75,6 +77,40 @@ class ExactMatchNormalised(_Rowwise):
 
     def rows(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
         return _column(map(metrics.exact_match_normalised, predictions, references))
+
+
+class TokenF1(_Rowwise):
+    """The mean F1 of normalised words, against the closest reference."""
+
+    description = "Mean F1 of the words shared with the closest reference, after normalising."
+    citation = "Rajpurkar et al., 2016, SQuAD"
+
+    def rows(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+        return _column(map(metrics.token_f1, predictions, references))
+
+
+class Accuracy(ExactMatchNormalised):
+    """The share of rows whose label was chosen."""
+
+    description = "Percentage of rows whose label was chosen, whatever its case and punctuation."
+    citation = ""
+
+
+class MacroF1(_Rowwise):
+    """The mean F1 of the labels, each weighing the same however rare it is."""
+
+    description = "Unweighted mean of the labels' F1."
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__()
+        self._labels = tuple(labels)
+
+    def rows(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+        return label_counts(predictions, [right[0].strip() for right in references], self._labels)
+
+    @staticmethod
+    def total(sums: Floats, number: int) -> Floats:
+        return macro_f1(sums)
 
 
 class ChrF(_Rowwise):

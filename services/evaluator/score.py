@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.evaluator import intervals
+from services.evaluator.labels import labels_of
 from services.evaluator.values import STUDENT, Comparison, Score
 from services.kit.locations import resolve, split
 from services.kit.values import Progress, Row
 from services.kit.worker import WorkerContext
 
 EXACT_MATCH = "exact_match"
-SHARES = (EXACT_MATCH, "exact_match_normalised")
+SHARES = (EXACT_MATCH, "exact_match_normalised", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,27 @@ class Scores:
 
 def score(job: ScoreJob, context: WorkerContext) -> Scores:
     """Measures; takes seconds a thousand rows, most of them for BERTScore."""
-    from services.evaluator.metrics import BERTScore, ChrF, ExactMatch, ExactMatchNormalised
+    from services.evaluator.metrics import (
+        Accuracy,
+        BERTScore,
+        ChrF,
+        ExactMatch,
+        ExactMatchNormalised,
+        MacroF1,
+        TokenF1,
+    )
 
     location = context.settings.bertscore_encoder
     encoder = location if split(location)[0] != "hub" else split(location)[1].partition("@")[0]
     measures = {
         "exact_match": ExactMatch(),
         "exact_match_normalised": ExactMatchNormalised(),
+        "token_f1": TokenF1(),
         "chrf": ChrF(),
         "bertscore": BERTScore(resolve(location, context.settings), encoder),
     }
+    if labels := labels_of(job.rows):
+        measures |= {"accuracy": Accuracy(), "macro_f1": MacroF1(labels)}
     references = [right_answers(row) for row in job.rows]
     everything = slices(job.rows, job.real)
     compared = everything["real"] or everything["all"]

@@ -25,7 +25,7 @@ from tests.contract.conftest import Connect
 from tests.support import models
 from tests.support.teacher import ScriptedTeacher
 
-METRICS = {"exact_match", "exact_match_normalised", "chrf", "bertscore"}
+METRICS = {"exact_match", "exact_match_normalised", "token_f1", "chrf", "bertscore"}
 TRAIN, TEST = models.copy_rows(4000)[:3900], models.copy_rows(4000)[3900:]
 
 
