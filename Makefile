@@ -53,12 +53,6 @@ proto: setup
 bench: setup
 	$(BIN)/python -m bench
 
-# The secrets of a compose stack, drawn once.
-.env:
-	@umask 077 && for name in P2M_TOKEN P2M_S3_SECRET_KEY P2M_STORE_SIGNING_KEY P2M_POSTGRES_PASSWORD; do \
-	  echo "$$name=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > $@
-	@echo "wrote $@: keep it out of the history"
-
 faults: setup
 	@$(BIN)/pytest tests/faults
 

@@ -1,11 +1,13 @@
-"""Settings, from the environment (`P2M_...`) and nowhere else.
+"""Settings, from the environment (`P2M_...`), and secrets from files too.
 
-One class for every service: a service reads the fields it needs. OPENAI_API_KEY, OPENAI_BASE_URL, DEEPL_API_KEY and
-HF_HUB_OFFLINE are taken under their usual names too.
+Every setting may also stand in a file of its name (p2m_token, openai_api_key) in the folder that P2M_SECRETS names; the
+environment goes first. One class for every service: a service reads the fields it needs. OPENAI_API_KEY,
+OPENAI_BASE_URL, DEEPL_API_KEY and HF_HUB_OFFLINE are taken under their usual names too.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -24,7 +26,13 @@ def port_of(service: str) -> int:
 class Settings(BaseSettings):
     """Every setting, with its default. Durations are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="P2M_", extra="ignore", populate_by_name=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="P2M_",
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
+        secrets_dir=os.environ.get("P2M_SECRETS") or None,
+    )
 
     home: Path = Field(Path("~/.p2m"), description="Where runs, artifacts, indexes and the database are by default.")
     store: str = Field("", description='"s3://bucket", a folder, or empty for <home>/store.')

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from services.kit.installation import PREFIXES
 from services.kit.settings import SERVICES, Settings, port_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECRETS = ("P2M_TOKEN", "P2M_S3_SECRET_KEY", "P2M_STORE_SIGNING_KEY", "P2M_POSTGRES_PASSWORD")
 
 
 @pytest.fixture(scope="module")
@@ -25,33 +23,47 @@ def stack() -> dict[str, Any]:
     return loaded
 
 
-def test_every_service_has_a_container_with_a_certificate_and_a_port_of_its_own(stack: dict[str, Any]) -> None:
-    """Each of the six services is built for itself, shows its own certificate, and is where the others look for it."""
-    certificates = stack["services"]["certificates"]["command"][2].split()
+def test_every_service_has_a_container_and_a_place_of_its_own(stack: dict[str, Any]) -> None:
+    """Each of the six services is built for itself, sees its own identity, and is where the others look for it."""
     for service in SERVICES:
         host = service.replace("_", "-")
         part = stack["services"][host]
         assert part["build"]["args"]["SERVICE"] == service
-        assert part["environment"]["P2M_TLS_CERTIFICATE"] == f"/certificates/{host}/certificate.pem"
         assert part["environment"][f"P2M_{service.upper()}_TARGET"] == f"{host}:{port_of(service)}"
-        assert host in certificates
+        assert [volume for volume in part["volumes"] if "identity" in volume] == [f"{host}-identity:/identity:ro"]
+        assert host in PREFIXES
+
+
+def test_every_part_of_an_installation_is_written_at_the_first_start(stack: dict[str, Any]) -> None:
+    """The container that makes identities is shown every part's volume, so that none is lost when it ends."""
+    shown = {volume.rpartition("/")[2] for volume in stack["services"]["install"]["volumes"] if "-identity" in volume}
+    assert shown == {*PREFIXES, "object-store", "postgres"}
 
 
 def test_every_variable_is_a_setting(stack: dict[str, Any]) -> None:
     """No container gets a P2M_ variable that nothing reads."""
-    known = {f"P2M_{name.upper()}" for name in Settings.model_fields} | {"P2M_DEMO_PASSWORD"}
+    known = {f"P2M_{name.upper()}" for name in Settings.model_fields} | {"P2M_DEMO_PASSWORD", "P2M_SECRETS"}
     for name, part in stack["services"].items():
         given = {variable for variable in part.get("environment", {}) if variable.startswith("P2M_")}
         assert given <= known, name
 
 
-def test_no_secret_has_a_default(stack: dict[str, Any]) -> None:
-    """Every secret must be given: compose refuses to start without it. `make .env` draws them all."""
-    text = (ROOT / "docker-compose.yml").read_text()
-    for name in SECRETS:
-        assert f"${{{name}:?" in text
-        assert not re.search(rf"\${{{name}:-", text)
-        assert name in (ROOT / "Makefile").read_text()
+def test_no_secret_is_in_a_containers_environment(stack: dict[str, Any]) -> None:
+    """Keys and passwords are files of one part; only the container that writes them is given any."""
+    secret = re.compile("KEY$|TOKEN$|PASSWORD$|SECRET$")
+    for name, part in stack["services"].items():
+        if name in ("install", "demo"):
+            continue
+        given = [variable for variable in part.get("environment", {}) if secret.search(variable)]
+        assert given in ([], ["P2M_TLS_KEY"]), name  # a path
+
+
+def test_our_containers_have_no_right_that_they_do_not_need(stack: dict[str, Any]) -> None:
+    """A read-only root, no capability, no new privilege, bounded memory and processes."""
+    for name in (*(service.replace("_", "-") for service in SERVICES), "orchestrator", "demo", "p2m"):
+        part = stack["services"][name]
+        assert part["read_only"] and part["cap_drop"] == ["ALL"], name
+        assert part["security_opt"] == ["no-new-privileges:true"] and part["mem_limit"] and part["pids_limit"], name
 
 
 def test_only_the_demo_is_published_and_only_here(stack: dict[str, Any]) -> None:
@@ -63,18 +75,15 @@ def test_only_the_demo_is_published_and_only_here(stack: dict[str, Any]) -> None
 @pytest.fixture
 def compose(tmp_path: Path) -> Iterator[Any]:
     """`compose("up", ...)` of a project of the test's own, taken down with its volumes at the end."""
-    secret = {name: secrets.token_hex(16) for name in SECRETS}
 
     def run(*arguments: str, timeout_s: float = 600) -> str:
         command = ["docker", "compose", "-p", "p2m-test", *arguments]
-        ended = subprocess.run(
-            command, cwd=ROOT, env=os.environ | secret, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
         assert ended.returncode == 0, (ended.stdout + ended.stderr)[-5000:]
         return ended.stdout
 
     yield run
-    run("--profile", "demo", "down", "--volumes", "--timeout", "20")
+    run("--profile", "demo", "--profile", "tools", "down", "--volumes", "--timeout", "20")
 
 
 @pytest.mark.compose
@@ -84,10 +93,10 @@ def test_a_run_goes_through_all_containers(compose: Any) -> None:
     compose("build", timeout_s=1800)
     compose("up", "--wait", timeout_s=600)
     said = compose(
-        "exec", "-T", "orchestrator", "p2m", "run", "/app/examples/normalise-dates/prompt.txt", "--name", "compose",
+        "run", "--rm", "p2m", "run", "/app/examples/normalise-dates/prompt.txt", "--name", "compose",
         "--skip", "generate", "--dataset", "p2m/normalise-dates", "--max-train-time", "60s", "--max-rows", "200",
         "--connect", "orchestrator:50050", "--out", "/tmp/result",
     )  # fmt: skip
     assert said
-    listed = compose("exec", "-T", "orchestrator", "p2m", "show", "compose", "--connect", "orchestrator:50050")
+    listed = compose("run", "--rm", "p2m", "show", "compose", "--connect", "orchestrator:50050")
     assert "exact" in listed.lower()

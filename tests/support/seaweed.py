@@ -53,11 +53,18 @@ class Seaweed:
 
 
 @contextlib.contextmanager
-def seaweed(folder: Path) -> Iterator[Seaweed]:
-    """A server with its data in `folder`; raises RuntimeError with the end of its log when it does not come up."""
+def seaweed(folder: Path, configuration: Path | None = None) -> Iterator[Seaweed]:
+    """A server with its data in `folder`; raises RuntimeError with the end of its log when it does not come up.
+
+    `configuration` is a folder with an s3.json and a security.toml of one's own.
+    """
     ports = free_ports(8)
     server = Seaweed(f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", "p2m-tests", secrets.token_hex(16))
-    _write_configuration(folder, server)
+    if configuration is None:
+        _write_configuration(folder, server)
+    else:
+        for name in ("s3.json", "security.toml"):
+            shutil.copyfile(configuration / name, folder / name)
     log = folder / "weed.log"
     with log.open("wb") as out:
         process = subprocess.Popen(_command(folder, ports), cwd=folder, stdout=out, stderr=subprocess.STDOUT)
