@@ -45,6 +45,11 @@ class GeneratorServiceStub:
                 request_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.SerializeToString,
                 response_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.FromString,
                 _registered_method=True)
+        self.Salvage = channel.unary_unary(
+                '/p2m.generator.v1.GeneratorService/Salvage',
+                request_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageRequest.SerializeToString,
+                response_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -70,6 +75,14 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Salvage(self, request, context):
+        """What was generated and paid for so far, as a dataset, whether generation is finished, stopped or under way. Nothing
+        is asked of the LLM. NOT_FOUND where nothing was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +95,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Propose,
                     request_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.FromString,
                     response_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.SerializeToString,
+            ),
+            'Salvage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Salvage,
+                    request_deserializer=p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageRequest.FromString,
+                    response_serializer=p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +157,33 @@ class GeneratorService:
             '/p2m.generator.v1.GeneratorService/Propose',
             p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeRequest.SerializeToString,
             p2m_dot_generator_dot_v1_dot_generator__pb2.ProposeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Salvage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/p2m.generator.v1.GeneratorService/Salvage',
+            p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageRequest.SerializeToString,
+            p2m_dot_generator_dot_v1_dot_generator__pb2.SalvageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class GeneratorServiceStub:
     look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
     each part has its own proposed.
     """
+    Salvage: _grpc.UnaryUnaryMultiCallable[_generator_pb2.SalvageRequest, _generator_pb2.SalvageResponse]
+    """What was generated and paid for so far, as a dataset, whether generation is finished, stopped or under way. Nothing
+    is asked of the LLM. NOT_FOUND where nothing was.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -60,6 +64,10 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
     look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
     each part has its own proposed.
+    """
+    Salvage: _aio.UnaryUnaryMultiCallable[_generator_pb2.SalvageRequest, _generator_pb2.SalvageResponse]  # type: ignore[assignment]
+    """What was generated and paid for so far, as a dataset, whether generation is finished, stopped or under way. Nothing
+    is asked of the LLM. NOT_FOUND where nothing was.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -86,6 +94,16 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has the LLM propose what the examples of a task may differ in, by one request out of the allowance: for a person to
         look at, or for several parts to share. FAILED_PRECONDITION: there is no LLM. UNIMPLEMENTED: go on without it, and
         each part has its own proposed.
+        """
+
+    @_abc_1.abstractmethod
+    def Salvage(
+        self,
+        request: _generator_pb2.SalvageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.SalvageResponse, _abc.Awaitable[_generator_pb2.SalvageResponse]]:
+        """What was generated and paid for so far, as a dataset, whether generation is finished, stopped or under way. Nothing
+        is asked of the LLM. NOT_FOUND where nothing was.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -502,6 +502,8 @@ class HyperParameters(_message.Message):
     LORA_FIELD_NUMBER: _builtins.int
     MAX_SECONDS_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    MICRO_BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """AdamW's learning rate; default 5e-5."""
     epochs: _builtins.float
@@ -524,6 +526,12 @@ class HyperParameters(_message.Message):
     """What gives the answers: "text": the model writes them; "labels": a head picks one of the outputs in the training
     split, for encoders only; "auto", the default (empty): labels where an encoder has a small closed set of outputs.
     """
+    micro_batch_tokens: _builtins.int
+    """Most tokens that go through the model at once, padding included; default: all of batch_tokens. A step then is
+    several passes whose gradients add up: the same step in less memory.
+    """
+    label_smoothing: _builtins.float
+    """Share of each target that is spread over all tokens, 0 to below 1; default 0: none."""
     def __init__(
         self,
         *,
@@ -537,10 +545,12 @@ class HyperParameters(_message.Message):
         lora: _builtins.bool | None = ...,
         max_seconds: _builtins.float | None = ...,
         head: _builtins.str = ...,
+        micro_batch_tokens: _builtins.int | None = ...,
+        label_smoothing: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "patience", b"patience"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "head", b"head", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "patience", b"patience"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "head", b"head", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -548,6 +558,8 @@ class HyperParameters(_message.Message):
     _WhichOneofArgType__checkpoint_steps: _TypeAlias = _typing.Literal["_checkpoint_steps", b"_checkpoint_steps"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
     _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__lora: _TypeAlias = _typing.Literal["lora"]  # noqa: Y015
@@ -558,6 +570,8 @@ class HyperParameters(_message.Message):
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_seconds: _TypeAlias = _typing.Literal["max_seconds"]  # noqa: Y015
     _WhichOneofArgType__max_seconds: _TypeAlias = _typing.Literal["_max_seconds", b"_max_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__micro_batch_tokens: _TypeAlias = _typing.Literal["micro_batch_tokens"]  # noqa: Y015
+    _WhichOneofArgType__micro_batch_tokens: _TypeAlias = _typing.Literal["_micro_batch_tokens", b"_micro_batch_tokens"]  # noqa: Y015
     _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
     _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
     @_typing.overload
@@ -566,6 +580,8 @@ class HyperParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint_steps) -> _WhichOneofReturnType__checkpoint_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -576,6 +592,8 @@ class HyperParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_seconds) -> _WhichOneofReturnType__max_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__micro_batch_tokens) -> _WhichOneofReturnType__micro_batch_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
 
@@ -645,6 +663,7 @@ class HistoryPoint(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     TRAIN_LOSS_FIELD_NUMBER: _builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
+    VALIDATION_EXACT_MATCH_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps so far."""
     epoch: _builtins.float
@@ -653,6 +672,8 @@ class HistoryPoint(_message.Message):
     """Mean training loss since the point before."""
     validation_loss: _builtins.float
     """Loss on the validation split; unset where it was not taken."""
+    validation_exact_match: _builtins.float
+    """Percent of the validation rows whose output greedy generation would write token for token; unset like the loss."""
     def __init__(
         self,
         *,
@@ -660,13 +681,19 @@ class HistoryPoint(_message.Message):
         epoch: _builtins.float = ...,
         train_loss: _builtins.float = ...,
         validation_loss: _builtins.float | None = ...,
+        validation_exact_match: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_exact_match", b"_validation_exact_match", "_validation_loss", b"_validation_loss", "validation_exact_match", b"validation_exact_match", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "step", b"step", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_exact_match", b"_validation_exact_match", "_validation_loss", b"_validation_loss", "epoch", b"epoch", "step", b"step", "train_loss", b"train_loss", "validation_exact_match", b"validation_exact_match", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__validation_exact_match: _TypeAlias = _typing.Literal["validation_exact_match"]  # noqa: Y015
+    _WhichOneofArgType__validation_exact_match: _TypeAlias = _typing.Literal["_validation_exact_match", b"_validation_exact_match"]  # noqa: Y015
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_exact_match) -> _WhichOneofReturnType__validation_exact_match | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___HistoryPoint: _TypeAlias = HistoryPoint  # noqa: Y015
