@@ -118,6 +118,8 @@ class HyperParameters:
     lora: bool | None = None
     max_seconds: float | None = None
     head: str = ""
+    micro_batch_tokens: int | None = None
+    label_smoothing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,13 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """One point of the training history; losses are means per output token."""
+    """One point of the training history; losses are means per output token, `validation_exact_match` is a percentage."""
 
     step: int = 0
     epoch: float = 0.0
     train_loss: float = 0.0
     validation_loss: float | None = None
+    validation_exact_match: float | None = None
 
 
 @dataclass(frozen=True)

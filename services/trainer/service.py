@@ -98,7 +98,7 @@ def _check(request: Any) -> None:
     asked = request.hyper_parameters
     least = {
         "learning_rate": 0.0, "epochs": 0.0, "batch_tokens": 0, "max_input_tokens": 7, "max_output_tokens": 1,
-        "checkpoint_steps": 0, "patience": -1, "max_seconds": 0.0,
+        "checkpoint_steps": 0, "patience": -1, "max_seconds": 0.0, "micro_batch_tokens": 0,
     }  # fmt: skip
     for name, bound in least.items():
         value = getattr(asked, name)
@@ -108,3 +108,9 @@ def _check(request: Any) -> None:
                 f"{name} is {value:g}; wanted a number above {bound:g}.",
                 field=f"hyper_parameters.{name}",
             )
+    if not 0 <= asked.label_smoothing < 1:
+        raise InvalidArgument(
+            "BAD_HYPER_PARAMETER",
+            f"label_smoothing is {asked.label_smoothing:g}; wanted a number from 0 to below 1.",
+            field="hyper_parameters.label_smoothing",
+        )
