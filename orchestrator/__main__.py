@@ -139,6 +139,11 @@ def _json(command: Any) -> Any:
 )
 @click.option("--judge", is_flag=True, help="Have the LLM look over the examples, and drop those it holds to be wrong.")
 @click.option("--ask", is_flag=True, help="Wait for you at each choice: dataset, columns, model, attributes.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["time", "cost"]),
+    help="cost: have the examples written by batches, at half the price, in hours; default: time.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
 @_connect
 @_json
@@ -152,6 +157,7 @@ def run(prompt_file: str | None, dry_run: bool, **options: Any) -> int:
     Examples:
       p2m run prompt.txt
       p2m run prompt.txt --budget 2 --max-train-time 10m --max-size 300MB
+      p2m run prompt.txt --number 20000 --prefer cost --dry-run
       p2m run prompt.txt --licence permissive --languages ja,en --max-size 300MB --cpu-latency 50ms
       p2m run prompt.txt --data my-rows.csv --test my-test.jsonl --skip datasets
       echo "Translate to French. input=yes output=oui" | p2m run - --dry-run
@@ -461,6 +467,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         head="" if given["head"] == "auto" else given["head"],
         ask=given["ask"],
         adapt=given["adapt"],
+        prefer=common_pb2.Prefer.Value(f"PREFER_{given['prefer'].upper()}") if given["prefer"] else None,
         judge=given["judge"],
     )
     if given["attributes"]:

@@ -37,7 +37,10 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                     parts int, metrics {name: value}: distinct_1, distinct_2, label_balance,
                     repeats [{examples int, duplicates, near_duplicates}] over the run, in percent,
                     attributes {topics, lengths, difficulties, labels: [str]} | None: what examples were to differ in,
-                    attributes_by "llm" | "option" | "person"} | None
+                    attributes_by "llm" | "option" | "person",
+                    outcomes {"kept" | "surplus" | "duplicate" | "invalid" | "lost" | "planning": {examples int,
+                    requests, prompt_tokens, completion_tokens, dollars}}: what the money went on, those that there
+                    were; batched int: requests that went by batch; notes [str]} | None
     prepare         {counts [{source, kind "retrieved" | "adapted" | "generated" | "user",
                     split, rows}],
                     removed {reason: int}, notes [str]}
@@ -170,7 +173,8 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         "excluded_datasets": found.get("excluded", []),
         "search_notes": {"datasets": found.get("notes", []), "models": models.get("notes", [])},
         "generation": {key: generated.get(key) for key in ("rows", "dropped", "stop_reason", "llm", "parts", "metrics",
-                                                             "repeats", "attributes", "attributes_by")}
+                                                             "repeats", "attributes", "attributes_by", "outcomes",
+                                                             "batched", "notes")}
         if "rows" in generated
         else None,
         "prepare": {"counts": counts, "removed": done["prepare"]["removed"], "notes": done["prepare"]["notes"]},

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
 from orchestrator import attributes, constraints
@@ -38,7 +39,7 @@ _WATCH_INTERVAL_S = 0.2
 _PAGE_SIZE, _MOST_PAGE_SIZE = 50, 1000
 _HASH_CHARACTERS = 12
 # They say how a run is done, not what it is.
-_NOT_IDENTITY = ("budget", "ask")
+_NOT_IDENTITY = ("budget", "ask", "prefer")
 
 
 class RunService:
@@ -235,6 +236,10 @@ def _check_options(options: run_pb2.RunOptions) -> None:
     if options.head not in ("", "auto", "text", "labels"):
         raise InvalidArgument(
             "BAD_OPTION", f"head is {options.head[:40]!r}; wanted auto, text or labels.", field="options.head"
+        )
+    if options.prefer not in common_pb2.Prefer.values():
+        raise InvalidArgument(
+            "BAD_OPTION", f"prefer is {options.prefer}; wanted PREFER_TIME or PREFER_COST.", field="options.prefer"
         )
     constraints.check(options)
     attributes.check(options.attributes)

@@ -82,6 +82,9 @@ class Stages:
             "dataset_retriever", self._datasets.Adapt, request, report, dataset_retriever_pb2.AdaptResult
         )
 
+    async def salvage(self, request: generator_pb2.SalvageRequest) -> generator_pb2.SalvageResponse:
+        return await self._unary("generator", self._generator.Salvage, request)
+
     async def generate(self, request: generator_pb2.GenerateRequest, report: Report) -> generator_pb2.GenerateResult:
         return await self._stream("generator", self._generator.Generate, request, report, generator_pb2.GenerateResult)
 

@@ -273,6 +273,7 @@ async def generate(step: Step) -> Outcome:
             request_id=f"{step.name}/generate/{part}", allowance=_allowance(allowances[str(part)]), spec=step.spec,
             number=number // parts + (part < number % parts), part=part, parts=parts, seed=step.options.seed,
             exclude=step.options.data, attributes=steering.attributes, judge=step.options.judge,
+            prefer=step.options.prefer,
         )
         for part in range(parts)
     ]  # fmt: skip
@@ -295,6 +296,8 @@ async def generate(step: Step) -> Outcome:
     llm = results[0].llm
     short = _stopped(results) if rows < number and not errors else ""
     message = f"{rows} examples by {llm}" + (f"; {short}" if short else "")
+    if batched := sum(result.batched for result in results):
+        message += f"; {batched} of {ledger.requests} requests by batch"
     return Outcome(
         message + (f"; a part failed: {errors[0]}" if errors else ""),
         {
@@ -304,6 +307,9 @@ async def generate(step: Step) -> Outcome:
             "stop_reason": max((result.stop_reason, plain(result)["stop_reason"]) for result in results)[1],
             "llm": llm,
             "parts": parts,
+            "outcomes": _by_outcome(results),
+            "batched": batched,
+            "notes": [*dict.fromkeys(note for result in results for note in result.notes)],
             **variety.of_parts(results),
             "attributes_by": steering.by,
         },
@@ -501,6 +507,16 @@ def _total(results: list[Any]) -> Ledger:
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:
     return {reason: sum(count.get(reason, 0) for count in counts) for reason in sorted({r for c in counts for r in c})}
+
+
+def _by_outcome(results: list[Any]) -> dict[str, dict[str, float]]:
+    """What the parts spent, by what became of it."""
+    found: dict[str, dict[str, float]] = {}
+    for outcome in (outcome for result in results for outcome in plain(result)["outcomes"]):
+        sums = found.setdefault(outcome.pop("name"), dict.fromkeys(outcome, 0.0))
+        for name, value in outcome.items():
+            sums[name] += value
+    return found
 
 
 def _stopped(results: list[Any]) -> str:

@@ -31,7 +31,7 @@ _TELLING = 20
 # Parts of the run for which the share of repeats is told.
 _STRETCHES = 20
 
-_SLOT = re.compile(r"examples/(\d+)/(\d+)")
+SLOT = re.compile(r"examples/(\d+)/(\d+)")
 
 
 class Job:
@@ -69,7 +69,7 @@ class Job:
         """Takes all stored answers, whatever the number: they were paid for."""
         stored = {}
         for key in await self.session.replay():
-            if match := _SLOT.fullmatch(key):
+            if match := SLOT.fullmatch(key):
                 stored[int(match[1])] = (key, int(match[2]))
         for slot in sorted(stored.keys() - self._taken):
             key, size = stored[slot]

@@ -12,6 +12,7 @@ from p2m.generator.v1 import generator_pb2_grpc
 
 from services.generator.generate import GenerateRequest, check, generate
 from services.generator.propose import ProposeRequest, propose
+from services.generator.salvage import SalvageRequest, salvage
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition
 from services.kit.llm import Teacher
@@ -113,6 +114,15 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             outcomes=[to_message(outcome, pb.Outcome) for outcome in made.outcomes],
             notes=made.notes,
             batched=made.batched,
+        )
+
+    async def Salvage(self, request: pb.SalvageRequest, context: object) -> pb.SalvageResponse:
+        plain = from_message(request, SalvageRequest)
+        excluded = await asyncio.to_thread(self._inputs, plain.exclude)
+        made = await asyncio.to_thread(salvage, plain, self.artifacts, excluded)
+        dataset = await asyncio.to_thread(self.artifacts.put_rows, made.rows)
+        return pb.SalvageResponse(
+            dataset=to_message(dataset, common.Artifact), rows=len(made.rows), dropped=made.dropped
         )
 
     def _inputs(self, datasets: tuple[Artifact, ...]) -> list[str]:

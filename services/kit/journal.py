@@ -69,7 +69,11 @@ class Journal:
 
     async def load(self) -> list[Entry]:
         """All stored entries, the oldest attempt's first. Errors are those of the store."""
-        return await asyncio.to_thread(_load, self._store, self._prefix)
+        return await asyncio.to_thread(self.read)
+
+    def read(self) -> list[Entry]:
+        """As `load`, blocking."""
+        return _load(self._store, self._prefix)
 
     def append(self, entry: Entry) -> asyncio.Future[None]:
         """Puts the entry into the next segment; the future ends when that is stored, or with the store's error.
