@@ -3,9 +3,10 @@
     answer(job, context)     all inputs once: a contestant
     Predictor                a model that stays loaded: the demo
     Model ── answer          greedy, in batches of like length; a finished row leaves its batch (`greedy`)
-    loaded(folder, ...)      that, or a `classifier.Classifier` where the folder's model picks a label
+    loaded(folder, ...)      that, a `classifier.Classifier` where the folder's model picks a label, or an
+                             `exported.Exported` where it is ONNX or CTranslate2
 
-The model is a folder that plain transformers loads. Answers depend on nothing but the model and the inputs.
+Any other model is a folder that plain transformers loads. Answers depend on nothing but the model and the inputs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from services.evaluator.classifier import Classifier
+from services.evaluator.exported import Exported, is_exported
 from services.evaluator.greedy import greedy
 from services.kit import encoding
 from services.kit.errors import FailedPrecondition
@@ -72,7 +74,7 @@ class Predictor:
 
         self._settings = settings
         self._folder = ""
-        self._model: Model | Classifier | None = None
+        self._model: Model | Classifier | Exported | None = None
 
     def answer(self, request: AnswerJob) -> Answers:
         """The outputs for the request's inputs; loads its model where another one is loaded."""
@@ -84,8 +86,10 @@ class Predictor:
         return Answers(tuple(outputs), 0.0, time.monotonic() - began)
 
 
-def loaded(folder: Path, settings: Settings) -> Model | Classifier:
-    """The model in `folder`. Raises FailedPrecondition (BAD_MODEL) where transformers cannot load one."""
+def loaded(folder: Path, settings: Settings) -> Model | Classifier | Exported:
+    """The model in `folder`. Raises FailedPrecondition (BAD_MODEL) where none can be loaded."""
+    if is_exported(folder):
+        return Exported(folder, settings)
     import torch
     from transformers import AutoConfig
 

@@ -11,8 +11,9 @@ from p2m.evaluator.v1 import evaluator_pb2 as pb
 from p2m.evaluator.v1 import evaluator_pb2_grpc
 
 from services.evaluator.evaluate import evaluate
+from services.evaluator.measure import measure
 from services.evaluator.resident import ResidentModel
-from services.evaluator.values import EvaluateRequest, PredictRequest
+from services.evaluator.values import EvaluateRequest, MeasureRequest, PredictRequest
 from services.kit.artifacts import Artifacts
 from services.kit.llm import Teacher
 from services.kit.settings import Settings
@@ -54,6 +55,14 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             return to_message(result, pb.EvaluateResult)
 
         async for response in self._stage.stream(request, pb.EvaluateResponse, pb.EvaluateResult, work):
+            yield response
+
+    async def Measure(self, request: pb.MeasureRequest, context: Any) -> AsyncIterator[pb.MeasureResponse]:
+        async def work(report: Report) -> pb.MeasureResult:
+            plain = from_message(request, MeasureRequest)
+            return to_message(await measure(plain, self._artifacts, self._settings, report), pb.MeasureResult)
+
+        async for response in self._stage.stream(request, pb.MeasureResponse, pb.MeasureResult, work):
             yield response
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> AsyncIterator[pb.PredictResponse]:

@@ -5,6 +5,8 @@ EvaluateResult ─┬─ Score ── Estimate
                 ├─ Comparison ── Estimate
                 └─ Verdict
 PredictRequest, PredictResult
+MeasureRequest
+MeasureResult ── Latency
 """
 
 from __future__ import annotations
@@ -117,3 +119,43 @@ class PredictResult:
 
     outputs: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """A model to time, and to score beside the student where `predictions` is set."""
+
+    request_id: str = ""
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    name: str = ""
+    model: Artifact = field(default_factory=Artifact)
+    test: Artifact = field(default_factory=Artifact)
+    predictions: Artifact | None = None
+    seed: int = 0
+    timed_inputs: int = 0
+    timed_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of an answer, an input at a time."""
+
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    mean_ms: float = 0.0
+    inputs: int = 0
+    threads: int = 0
+    processor: str = ""
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """What was measured of one model."""
+
+    scores: tuple[Score, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    same: float = 0.0
+    latency: Latency = Latency()
+    rows_per_second: float = 0.0
+    load_seconds: float = 0.0
+    runtime: str = ""
