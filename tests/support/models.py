@@ -4,6 +4,7 @@
     tiny_encoder(folder)   encoder alone, BERT: the trainer makes an encoder-decoder of it, which copies without a
                            mistake after 10 epochs of 400 rows (learning rate 3e-3, 512 tokens a batch; 2 s)
     tiny_gpt2(folder)      decoder alone, GPT-2: likewise after 20 epochs (5e-3; 5 s)
+    tiny_llama, tiny_bart, tiny_mt5, tiny_umt5, tiny_pair, tiny_roberta     the other families, as small
     copy_rows(number)      the task: "word3 word7 word1" -> "word3"
 
 Their vocabulary has the words "word0" ... "word19", the letters, digits and marks, so that any ASCII text has tokens.
@@ -19,6 +20,13 @@ from typing import Any
 from services.kit.values import Row
 
 WORDS = 20
+_BERT = {
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
+    "mask_token": "[MASK]",
+}
 _LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
@@ -52,14 +60,7 @@ def tiny_encoder(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertModel
 
-    special = {
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "unk_token": "[UNK]",
-        "mask_token": "[MASK]",
-    }
-    tokenizer = _tokenizer(special, "[CLS] $A [SEP]", extra=("[unused0]",))
+    tokenizer = _tokenizer(_BERT, "[CLS] $A [SEP]", extra=("[unused0]",))
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128,
@@ -82,12 +83,106 @@ def tiny_gpt2(folder: Path) -> Path:
     return _save(GPT2LMHeadModel(config), tokenizer, folder)
 
 
+def tiny_llama(folder: Path) -> Path:
+    """A Llama of 0.1 M parameters, embeddings tied as SmolLM2's are; returns the folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = _tokenizer(special, "<s> $A")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, bos_token_id=0, eos_token_id=1, tie_word_embeddings=True,
+    )  # fmt: skip
+    return _save(LlamaForCausalLM(config), tokenizer, folder)
+
+
+def tiny_bart(folder: Path) -> Path:
+    """A BART of 0.1 M parameters: its outputs begin with <s> after the decoder's start token </s>."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = _tokenizer(special, "<s> $A </s>")
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, max_position_embeddings=128, dropout=0.0,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
+    )  # fmt: skip
+    return _save(BartForConditionalGeneration(config), tokenizer, folder)
+
+
+def tiny_mt5(folder: Path) -> Path:
+    """An mT5: gated, its output head apart from the embeddings."""
+    from transformers import MT5Config, MT5ForConditionalGeneration
+
+    return _t5_like(MT5ForConditionalGeneration, MT5Config, folder)
+
+
+def tiny_umt5(folder: Path) -> Path:
+    """A umT5: as mT5, with position biases in every layer."""
+    from transformers import UMT5Config, UMT5ForConditionalGeneration
+
+    return _t5_like(UMT5ForConditionalGeneration, UMT5Config, folder)
+
+
+def tiny_pair(folder: Path) -> Path:
+    """An EncoderDecoderModel of two BERTs, as transformers saves one."""
+    import torch
+    from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+
+    tokenizer = _tokenizer(_BERT, "[CLS] $A [SEP]")
+    torch.manual_seed(0)
+    half = {
+        "vocab_size": len(tokenizer), "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "intermediate_size": 128, "max_position_embeddings": 128, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }  # fmt: skip
+    model = EncoderDecoderModel(
+        EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**half), BertConfig(**half))
+    )
+    model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = 1, 2, 0
+    return _save(model, tokenizer, folder)
+
+
+def tiny_roberta(folder: Path) -> Path:
+    """A RoBERTa without a head: its positions begin after the padding token's."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    special = {
+        "cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
+    }  # fmt: skip
+    tokenizer = _tokenizer(special | {"bos_token": "<s>", "eos_token": "</s>"}, "<s> $A </s>")
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=130, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, bos_token_id=0,
+        pad_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _save(RobertaModel(config), tokenizer, folder)
+
+
+def _t5_like(model: Any, config: Any, folder: Path) -> Path:
+    import torch
+
+    tokenizer = _tokenizer({"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}, "$A </s>")
+    torch.manual_seed(0)
+    made = config(
+        vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=1, num_heads=4, dropout_rate=0.0,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    return _save(model(made), tokenizer, folder)
+
+
 def _tokenizer(special: dict[str, str], frame: str | None, extra: tuple[str, ...] = ()) -> Any:
     """A WordPiece tokenizer over the words and single characters; `frame` is its template, "[CLS] $A [SEP]"."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    pieces = [*special.values(), *extra, *(f"word{n}" for n in range(WORDS))]
+    pieces = [*dict.fromkeys(special.values()), *extra, *(f"word{n}" for n in range(WORDS))]
     pieces += [*_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))

@@ -1,0 +1,135 @@
+"""Every family of models is trained, saved, loaded and answers; decoders learn to stop; LoRA is merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig
+
+from services.evaluator import predict
+from services.kit.artifacts import Artifacts
+from services.kit.settings import Settings
+from services.kit.values import PromptSpec
+from services.kit.worker import WorkerContext
+from services.trainer import adapters, pretrained
+from services.trainer.calls import HyperParameters, TrainRequest, TrainResult
+from services.trainer.train import train, validation_loss
+from tests.support import models
+from tests.support.models import copy_rows
+
+SPEC = PromptSpec("Copy the first word.")
+FAMILIES = {
+    "t5": models.tiny_t5,
+    "bart": models.tiny_bart,
+    "mt5": models.tiny_mt5,
+    "umt5": models.tiny_umt5,
+    "encoder-decoder": models.tiny_pair,
+    "gpt2": models.tiny_gpt2,
+    "llama": models.tiny_llama,
+}
+# What becomes a pair of encoder and decoder first.
+ENCODERS = {"bert": models.tiny_encoder, "roberta": models.tiny_roberta}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", openai_base_url="", openai_api_key="", hub_offline=True, threads=1)
+
+
+def _trained(artifacts: Artifacts, settings: Settings, folder: Path, **asked: object) -> TrainResult:
+    usual = {
+        "learning_rate": 5e-3,
+        "epochs": 4,
+        "checkpoint_steps": 5,
+        "batch_tokens": 512,
+        "max_output_tokens": 8,
+        "patience": 0,
+    }
+    rows = copy_rows(400)
+    request = TrainRequest(
+        "run/train", artifacts.put_rows(rows[:300]), artifacts.put_rows(rows[300:320]), SPEC, f"folder:{folder}",
+        HyperParameters(**(usual | asked)),  # type: ignore[arg-type]
+    )  # fmt: skip
+    return train(request, WorkerContext(settings))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS])
+def test_a_family_makes_the_round_trip(settings: Settings, artifacts: Artifacts, tmp_path: Path, family: str) -> None:
+    """Its loss falls, its folder is safetensors that Predict loads, and the loaded model has the trained one's loss.
+
+    The student is loaded a second time from what was stored, so weights that saving drops or ties wrongly would show.
+    """
+    make = (FAMILIES | ENCODERS)[family]
+    result = _trained(artifacts, settings, make(tmp_path / "m"))
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    folder = artifacts.fetch(result.model, tmp_path / "out")
+    assert [file.name for file in folder.glob("*.safetensors")] == ["model.safetensors"]
+    kind = {"bert": "encoder-decoder", "roberta": "encoder-decoder"}.get(family, family)
+    assert AutoConfig.from_pretrained(folder).model_type == kind
+    again = pretrained.load(folder, 0, max_output_tokens=8)
+    best = min(point.validation_loss or 9.0 for point in result.history)
+    held_out = copy_rows(400)[300:320]
+    data = again.encode(SPEC, [row.input for row in held_out], [row.output for row in held_out])
+    assert validation_loss(again, data) == pytest.approx(best, rel=1e-3)
+    assert all(written[-1] == again.eos for _, written in data)
+    answers = predict.loaded(folder, settings).answer(SPEC, ("word1 word2 word3", "word4"))
+    assert len(answers) == 2
+
+
+@pytest.mark.parametrize("family, rate", [("gpt2", 5e-3), ("llama", 3e-3)])
+def test_a_decoder_learns_to_stop(
+    settings: Settings, artifacts: Artifacts, tmp_path: Path, family: str, rate: float
+) -> None:
+    """After training, what follows the prompt is the output and at once the end-of-sequence token, on unseen inputs.
+
+    Before training it is not: the end is learned because the labels hold it, and hold the output alone.
+    """
+    result = _trained(artifacts, settings, FAMILIES[family](tmp_path / "m"), epochs=25, learning_rate=rate)
+    rows = copy_rows(400)[360:]
+    inputs, outputs = [row.input for row in rows], [row.output for row in rows]
+
+    def stops(name: str) -> float:
+        """The share of the rows after which exactly the output's tokens and the end are written."""
+        student = pretrained.load(artifacts.fetch(getattr(result, name), tmp_path / name), 0, max_output_tokens=8)
+        student.model.eval()
+        right = 0
+        for read, wanted in student.encode(SPEC, inputs, outputs):
+            with torch.inference_mode():
+                written = student.model.generate(
+                    input_ids=torch.tensor([read]), attention_mask=torch.ones(1, len(read), dtype=torch.long)
+                )
+            right += written[0, len(read) :].tolist() == wanted and wanted[-1] == student.eos
+        return right / len(rows)
+
+    assert stops("model") > 0.9
+    assert stops("base") < 0.1
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS])
+def test_lora_fits_and_is_merged(settings: Settings, artifacts: Artifacts, tmp_path: Path, family: str) -> None:
+    """Adapters sit in every attention and feed-forward layer, train few weights, and end up in a plain model."""
+    make: Callable[[Path], Path] = (FAMILIES | ENCODERS)[family]
+    folder = make(tmp_path / "m")
+    adapted = adapters.with_lora(pretrained.load(folder, 0))
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    plain = pretrained.load(folder, 0).model
+    layers = [
+        name
+        for name, layer in plain.named_modules()
+        if (isinstance(layer, torch.nn.Linear) or type(layer).__name__ == "Conv1D")
+        and layer is not plain.get_output_embeddings()
+    ]
+    assert len(layers) == len(trained) / 2  # an A and a B each
+    result = _trained(artifacts, settings, folder, lora=True)
+    before, after = (
+        load_file(artifacts.fetch(one, tmp_path / name) / "model.safetensors")
+        for name, one in (("base", result.base), ("model", result.model))
+    )
+    assert before.keys() == after.keys()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and not any("embed" in name for name in changed)
