@@ -255,6 +255,27 @@ def cancel(run: str, connect: str) -> int:
 
 @cli.command()
 @click.argument("run")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write them there instead of printing.")
+@click.option(
+    "--part",
+    type=click.Choice(["splits", "train", "validation", "test", "generated", "retrieved"]),
+    help="Which rows; default: the splits, and before there are any, all there is.",
+)
+@_connect
+def data(run: str, out: Path | None, part: str | None, connect: str) -> int:
+    """Write a run's rows as JSONL; of a run that was stopped too, and nothing is asked of the LLM.
+
+    \b
+    Example:
+      p2m data normalise-dates --out rows.jsonl
+    """
+    from orchestrator import data_command
+
+    return _execute(lambda terminal, settings: data_command.data(terminal, settings, run, part or "", out, connect))
+
+
+@cli.command()
+@click.argument("run")
 @click.argument("question", type=click.Choice(["dataset", "columns", "model", "attributes"]))
 @click.argument("value")
 @_connect

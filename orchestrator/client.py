@@ -24,6 +24,7 @@ from services.kit.status import from_rpc_error
 FINAL = (run_pb2.RUN_STATE_SUCCEEDED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED)
 
 _CALL_TIMEOUT_S = 60.0
+_DATA_TIMEOUT_S = 900.0  # a million stored answers are read
 _RECONNECTS = 10
 
 
@@ -80,6 +81,12 @@ class RunClient:
         """Stops a run; what it has is kept, and `start` goes on with it."""
         request = run_pb2.CancelRequest(name=name)
         return (await unary(self._stub.Cancel, request, _CALL_TIMEOUT_S, self._metadata)).run  # type: ignore[no-any-return]
+
+    async def data(self, name: str) -> list[run_pb2.RunDataset]:
+        """The datasets that a run has, unfinished generation too. FailedPrecondition where there is none yet."""
+        request = run_pb2.DataRequest(name=name)
+        response = await unary(self._stub.Data, request, _DATA_TIMEOUT_S, self._metadata)
+        return [*response.datasets]
 
     async def list(self, page_size: int = 50, page_token: str = "") -> tuple[list[run_pb2.Run], str]:
         """Runs without their stages, newest first, and the token of the next page ("": there is none)."""

@@ -128,6 +128,7 @@ async def cancel(terminal: Terminal, settings: Settings, name: str, connect: str
             return DONE
         await client.cancel(name)
     terminal.say(f"Run {name} is cancelled. What it has is kept: the same `p2m run` goes on with it.")
+    terminal.say(f"The rows so far: p2m data {name} --out FILE")
     return DONE
 
 
@@ -281,6 +282,7 @@ async def _interrupted(terminal: Terminal, client: RunClient, name: str, connect
     with contextlib.suppress(P2MError, TimeoutError):
         await asyncio.wait_for(client.cancel(name), _CANCEL_TIMEOUT_S)
     terminal.say(f"Run {name} is stopped and nothing finished is lost. Run the same command again to go on.")
+    terminal.say(f"The rows so far: p2m data {name} --out FILE")
     return STOPPED
 
 

@@ -242,6 +242,15 @@ class Pipeline:
                 workflow, failed["function_id"], queue_name=self._queue, application_version=VERSION
             )
 
+    async def recorded(self, workflow: str) -> dict[str, dict[str, Any]]:
+        """The values of a workflow's finished stages, by name."""
+        done = await DBOS.list_workflow_steps_async(workflow)
+        return {
+            step["function_name"]: step["output"]["values"]
+            for step in done
+            if step["function_name"] in _WORK and isinstance(step["output"], dict)
+        }
+
     async def cancel(self, name: str, workflow: str) -> None:
         """Stops a workflow wherever it runs; here it has ended on return."""
         await DBOS.cancel_workflow_async(workflow)

@@ -32,6 +32,7 @@ def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Pat
         return
     if run.state == run_pb2.RUN_STATE_CANCELLED:
         say(f"Run {run.name} was cancelled. What it has is kept: the same command goes on with it.")
+        say(f"The rows so far: p2m data {run.name} --out FILE")
         return
     say(_verdict(run))
     scores(stream, record)
