@@ -23,7 +23,7 @@ import grpc
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
-from orchestrator import attributes, constraints
+from orchestrator import attributes, constraints, run_data
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
@@ -131,6 +131,13 @@ class RunService:
     async def Choose(self, request: run_pb2.ChooseRequest, context: Any) -> run_pb2.ChooseResponse:
         await asyncio.to_thread(self._runs.choose, request.name, request.question, request.value)
         return run_pb2.ChooseResponse(run=await asyncio.to_thread(self._runs.get, request.name))
+
+    async def Data(self, request: run_pb2.DataRequest, context: Any) -> run_pb2.DataResponse:
+        run = await asyncio.to_thread(self._runs.stored, request.name)
+        recorded = await self._running().recorded(run.workflow)
+        assert self._stages is not None
+        found = await run_data.datasets(run.name, run.options, recorded, self._stages)
+        return run_pb2.DataResponse(datasets=found)
 
     # -- going on
 
