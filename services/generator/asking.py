@@ -1,7 +1,7 @@
 """Asks one request after another, as many at once as the LLM's server bears, and takes the answers as they come.
 
 Nobody waits for the slowest of a batch. What is under way when the number is reached could only be surplus: it is let
-go, and booked as lost.
+go after a moment, and booked as lost.
 
 While every answer is new and whole, which requests are sent depends on the number and on how many the server bears;
 otherwise `pace` forecasts from what it knows at the time, so other delays may take a few requests more or less.
@@ -10,6 +10,7 @@ otherwise `pace` forecasts from what it knows at the time, so other delays may t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from services.kit.llm import InvalidAnswer
 
 # (slot, examples) of each request under way.
 _Tasks = dict[asyncio.Task[Any], tuple[int, int]]
+# What an answer that can only be surplus is waited for: those that are stored, or about to come.
+_SURPLUS_S = 0.1
 
 
 async def ask(job: Job, jobs: Callable[[], int] = lambda: 1) -> None:
@@ -45,6 +48,7 @@ async def _ask(job: Job, jobs: Callable[[], int], tasks: _Tasks) -> None:
     session, pace = job.session, job.pace
     slots = job.slots()
     slot = next(slots)
+    enough_at = 0.0
     proposal = None
     if wanted := job.proposal():
         # The first examples do not wait for it.
@@ -57,7 +61,8 @@ async def _ask(job: Job, jobs: Callable[[], int], tasks: _Tasks) -> None:
         places = -(-(session.at_once or session.places) // jobs())
         return pace.size(slot, job.collection.kept, places, session.per_second, left)
 
-    session.try_with(pace.first)
+    if not job.enough:
+        pace.first = await session.try_with(pace.first)
     while True:
         job.report()
         while job.within_budget and len(tasks) < -(-session.places // jobs()) and (size := next_size()):
@@ -66,9 +71,13 @@ async def _ask(job: Job, jobs: Callable[[], int], tasks: _Tasks) -> None:
             slot = next(slots)
         if not tasks:
             return
+        patience = None
         if job.enough:
+            enough_at = enough_at or time.monotonic()
+            patience = max(0.0, enough_at + _SURPLUS_S - time.monotonic())
+        done, _ = await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
             return
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             asked, size = tasks.pop(task)
             pace.ended(size)

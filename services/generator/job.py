@@ -17,6 +17,7 @@ from services.generator import prompts, variety
 from services.generator.consensus import Collection
 from services.generator.pace import Pace
 from services.generator.values import GenerateRequest, RepeatShare, temperature
+from services.generator.variety import Attributes
 from services.kit.errors import FailedPrecondition
 from services.kit.llm import Ask, InvalidAnswer, Session
 from services.kit.settings import Settings
@@ -51,8 +52,8 @@ class Job:
     ) -> None:
         self.request, self.session, self.settings, self.collection = request, session, settings, collection
         self.plan = prompts.plan(request.spec, settings.llm_context_tokens)
-        self.pace = Pace(request.number, self.plan.examples)
-        self.attributes = request.attributes
+        self.pace = Pace(request.number, self.plan.examples, settings.llm_concurrency)
+        self.attributes = request.attributes or Attributes()
         self.repeats = _Repeats(request.number)
         self.notes: list[str] = []
         self.within_budget = True
@@ -84,6 +85,7 @@ class Job:
         """What request `slot` asks: `size` examples."""
         request, collection = self.request, self.collection
         rng = random.Random(f"{request.seed}/{request.part}/{slot}")
+        seed = rng.getrandbits(31)
         shape = prompts.choose_size(rng, collection.repeated)
         known = self.attributes if self.attributes.labels else replace(self.attributes, labels=collection.labels)
         steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
@@ -92,13 +94,13 @@ class Job:
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
         degrees = temperature(request, collection.kept, collection.repeated)
         limit = self.plan.limit(size, longest)
-        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, rng.getrandbits(31))
+        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, seed)
 
     def proposal(self) -> Ask | None:
         """Asks what the examples may differ in; None where that is known, or not worth a request."""
         request = self.request
         few = request.allowance.requests is not None and request.allowance.requests < _STEERED_REQUESTS
-        if self.attributes or request.number < _STEERED_EXAMPLES or few:
+        if request.attributes is not None or self.attributes or request.number < _STEERED_EXAMPLES or few:
             return None
         seed = random.Random(f"{request.seed}/{request.part}").getrandbits(31)
         return prompts.proposal(request.spec, self.plan, seed)
@@ -126,7 +128,7 @@ class Job:
 
     def next_of_wave(self) -> int:
         """Examples that one more request of a wave is to ask for; 0 where those planned may do."""
-        return self.pace.size(1, self.collection.kept, 1)
+        return self.pace.size(max(1, self.pace.first), self.collection.kept, 1)
 
     def report(self, more: str = "") -> None:
         """Tells how far it is; `more` is what else a person may want to know."""

@@ -14,6 +14,7 @@ tells no figures is shared by refusals and latency alone (`Concurrency`).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import statistics
 import time
@@ -23,10 +24,15 @@ from email.utils import parsedate_to_datetime
 
 # Latencies whose median is compared: fewer waver too much, more come too late.
 _SAMPLE = 8
+# An answer that took no more than so many times its usual time did not wait for others.
+_UNHINDERED = 1.5
+# Questions in flight before anything is known of a server.
+UNTRIED = 16
 # How far a level read from a header moves our own count.
 _TRUST = 0.2
 # Share of a server's bucket that is left in it; the least of its rate that one client takes.
 _RESERVE, _LEAST = 0.5, 0.02
+_Answer = tuple[float, int]  # seconds, tokens
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -171,21 +177,22 @@ class Concurrency:
     1/window, which is one a round trip (Chiu and Jain, 1989).
 
     A server that queues in silence tells by its latency. Answers are kept by their load, which is how many were in
-    flight when they were sent: those of the lightest loads give the time of an answer that did not wait. Only they move
-    it, lest a queue be taken for the rule. Until a queue was met, four times as many are sent as were served without a
-    wait: of many sent at once, a server without a queue answers early and late ones first, one with a queue the early
-    ones. From then on the window is twice what is served at once, by Little's law: load * time without waiting / time.
-    So as many wait as are served: the server is never idle, nobody waits for long (after BBR, Cardwell et al., 2016).
+    flight when they were sent: those of the lightest loads give the time of an answer that did not wait, a part of it
+    for each of its tokens. Only they move it, lest a queue be taken for the rule. Until a queue was met, four times as
+    many are sent as were served without a wait, once nearly all were: of many sent at once, a server without a queue
+    answers early and late ones first, one with a queue the early ones. From then on the window is twice what is served
+    at once, by Little's law: load * time without waiting / time. So as many wait as are served: the server is never
+    idle, nobody waits for long (after BBR, Cardwell et al., 2016).
     """
 
-    def __init__(self, most: int, start: int = 64) -> None:
+    def __init__(self, most: int, start: int = UNTRIED) -> None:
         self.most = most
         self.in_flight = 0
         self._window = float(min(start, most))
-        self._refused = self._queued = False
+        self._refused = self._queued = self._widened = False
         self._narrowed_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._by_load: dict[str, dict[int, deque[float]]] = defaultdict(lambda: defaultdict(lambda: deque(maxlen=8)))
+        self._by_load: dict[str, dict[int, deque[_Answer]]] = defaultdict(lambda: defaultdict(lambda: deque(maxlen=8)))
         self._recent: deque[tuple[float, int]] = deque(maxlen=_SAMPLE)  # growth of the latency; load
 
     @property
@@ -194,8 +201,19 @@ class Concurrency:
 
     @property
     def at_once(self) -> int | None:
-        """How many the server serves at once, where it queues the rest; None where no queue was met."""
-        return max(1, round(self._window / 2)) if self._queued else None
+        """How many the server serves at once, as far as its answers tell; None while no end of it was found."""
+        if self._queued:
+            return max(1, round(self._window / 2))
+        untried = not self._widened and self._window < self.most
+        return max(1, self._served_without_a_wait()) if self._recent and untried else None
+
+    def try_with(self, number: int) -> int:
+        """Lets so many be sent while nothing is known of the server. How many these are; 0 where something is known."""
+        if self._by_load or self._refused or self._queued:
+            return 0
+        self._window = max(self._window, float(min(number, self.most)))
+        self._admit()
+        return number
 
     def narrow_to(self, most: int) -> None:
         """The server queues what is beyond half of `most`: never more than `most` from now on."""
@@ -220,10 +238,13 @@ class Concurrency:
         self.in_flight -= 1
         self._admit()
 
-    def answered(self, kind: str, seconds: float, load: int) -> None:
-        """An answer came after so many seconds, sent as the `load`th in flight; latencies of one kind are compared."""
-        self._by_load[kind][load.bit_length()].append(seconds)
-        growth = seconds / max(self._unhindered(kind), 1e-6)
+    def answered(self, kind: str, seconds: float, load: int, tokens: int = 0) -> None:
+        """An answer of so many tokens came after so many seconds, sent as the `load`th in flight.
+
+        Latencies of one kind are compared.
+        """
+        self._by_load[kind][load.bit_length()].append((seconds, tokens))
+        growth = seconds / max(self._unhindered(kind, tokens), 1e-6)
         if time.monotonic() - seconds >= self._narrowed_at:  # the others were sent into a queue that is being mended
             self._recent.append((growth, load))
         if self.in_flight >= self.window:
@@ -237,24 +258,35 @@ class Concurrency:
             self._refused = True
             self._narrow(0.7 * min(self._window, self.in_flight))
 
-    def _unhindered(self, kind: str) -> float:
-        """Seconds of an answer that did not wait for others: the lowest mean over the answers of the lightest loads."""
-        means, total, count = [], 0.0, 0
-        for _, sample in sorted(self._by_load[kind].items()):
-            total, count = total + sum(sample), count + len(sample)
-            if count >= 4:
-                means.append(total / count)
-        return min(means, default=total / count)
+    def _unhindered(self, kind: str, tokens: int) -> float:
+        """Seconds of an answer of so many tokens that did not wait for others.
+
+        That is the lowest mean over the answers of the lightest loads, each brought to that length.
+        """
+        by_load = [list(sample) for _, sample in sorted(self._by_load[kind].items())]
+        lightest = list(itertools.accumulate(by_load))
+        each = _per_token(next((some for some in lightest if len(some) >= _SAMPLE), []))
+        enough = [some for some in lightest if len(some) >= _SAMPLE // 2] or lightest[-1:]
+        fixed = min(statistics.fmean(seconds - each * length for seconds, length in some) for some in enough)
+        return max(0.0, fixed) + each * tokens
+
+    def _served_without_a_wait(self) -> int:
+        """The heaviest load of late whose answer did not wait."""
+        return max((load for growth, load in self._recent if growth < _UNHINDERED), default=0)
 
     def _widen(self) -> None:
-        if len(self._recent) < _SAMPLE // 2:
+        unhindered = self._served_without_a_wait()
+        if not self._refused and not self._queued:
+            # Two answers at the heaviest load do not come early by chance.
+            proven = len(self._recent) >= 2 and 1.5 * unhindered >= self._window
+            wider = 4.0 * unhindered if proven else 0.0
+        elif len(self._recent) < _SAMPLE // 2:
             return
-        if self._refused:
+        elif self._refused:
             wider = self._window + 1.0 / self._window if self._growth() < 2 else 0.0
-        elif self._queued:
-            wider = 2 * self._served()
         else:
-            wider = 4.0 * max((load for growth, load in self._recent if growth < 1.5), default=0)
+            wider = 2 * self._served()
+        self._widened |= wider > self._window
         self._window = max(self._window, min(self.most, wider))
 
     def _narrow_to_a_short_queue(self) -> None:
@@ -284,6 +316,15 @@ class Concurrency:
             if not turn.done():
                 self.in_flight += 1
                 turn.set_result(None)
+
+
+def _per_token(answers: list[_Answer]) -> float:
+    """The seconds that each token more takes, by least squares; 0 for answers of about one length."""
+    seconds, tokens = [one for one, _ in answers], [one for _, one in answers]
+    if not answers or max(tokens) <= 1.5 * min(tokens):
+        return 0.0
+    most = statistics.fmean(seconds) / statistics.fmean(tokens)
+    return min(most, max(0.0, statistics.linear_regression(tokens, seconds).slope))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -155,6 +155,10 @@ class Session:
         """How many questions the server works on at once, where it was found to queue the rest; else None."""
         return self._teacher._endpoint.concurrency.at_once if self._teacher._endpoint else None
 
+    async def try_with(self, number: int) -> int:
+        """Lets so many be sent while nothing is known of the server. How many these are; 0 where something is known."""
+        return (await self._teacher._open()).concurrency.try_with(number)
+
     @property
     def per_second(self) -> float | None:
         """Questions a second that the server's limits and the allowance's let through; None where none is known."""

@@ -214,10 +214,12 @@ async def test_cancelled_and_taken_up_again(settings: Settings) -> None:
 
 
 async def test_timing_changes_no_request(settings: Settings) -> None:
-    """While all that comes is new, the same requests are sent in whatever order and time the answers come."""
+    """While all that comes is new, the same requests are sent to a server that bears so many at once, in whatever
+    order and time the answers come.
+    """
     asked = []
     for number, latency in enumerate([0.0, 0.01, 0.03]):
-        own = settings.model_copy(update={"home": settings.home / str(number)})
+        own = settings.model_copy(update={"home": settings.home / str(number), "llm_concurrency": 8})
         async with ScriptedTeacher(latency=latency) as teacher:
             _jitter(teacher, random.Random(number))
             made = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 60))
