@@ -71,9 +71,9 @@ async def evaluate(
     )
     rivals = [one.name for one in request.contestants if one.teacher is None and one.name != STUDENT]
     margin = DEFAULT_MARGIN if request.margin is None else request.margin
-    verdict, reason = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
+    judgement = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
     return EvaluateResult(
-        scored.scores, scored.comparisons, verdict, reason,
+        scored.scores, scored.comparisons, judgement.verdict, judgement.reason,
         await asyncio.to_thread(_store, artifacts, test, predictions),
         ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
         ((note,) if note else ()) + tuple(_notes(request, test, predictions, scored, ceiling)),

@@ -53,10 +53,16 @@ def of_difference(ours: Floats, theirs: Floats, total: Total, drawn: Floats) -> 
 
 
 def of_share_difference(ours: Floats, theirs: Floats, seed: int) -> Estimate:
-    """The same for shares, arrays (rows, 1) of 0 and 100, with a pseudo-row won and one lost."""
-    differences = np.append((ours - theirs)[:, 0], [100.0, -100.0])
-    drawn = resamples(len(differences), seed)
-    return _percentiles(float((ours - theirs).mean()), drawn @ differences / len(differences))
+    """The same for shares, arrays (rows, 1) of 0 and 100, with a pseudo-row won and one lost.
+
+    A row is won, lost or neither, so resampling rows is drawing how many there are of each.
+    """
+    differences = (ours - theirs)[:, 0]
+    won, lost, number = int((differences > 0).sum()) + 1, int((differences < 0).sum()) + 1, len(differences) + 2
+    rng = np.random.default_rng([seed, number])
+    chances = np.array([won, lost, number - won - lost]) / number
+    drawn = rng.multinomial(number, chances, size=RESAMPLES).astype(np.float64)
+    return _percentiles(float(differences.mean()), 100 * (drawn[:, 0] - drawn[:, 1]) / number)
 
 
 def _percentiles(value: float, resampled: Floats) -> Estimate:
