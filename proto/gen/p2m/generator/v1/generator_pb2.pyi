@@ -297,6 +297,7 @@ class Outcome(_message.Message):
     """"kept": rows of the dataset. "surplus": usable, beyond the number. "duplicate": the same as, or near to, another,
     a demonstration or what was excluded. "invalid": no example of the task, or an answer that could not be read.
     "lost": asked for, perhaps charged, and never received. "planning": what examples were to differ in.
+    "judging": looking over the rows.
     """
     examples: _builtins.int
     """Examples; 0 where they were not counted: in an answer that could not be read or did not come."""
