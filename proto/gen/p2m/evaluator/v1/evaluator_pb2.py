@@ -25,45 +25,51 @@ _sym_db = _symbol_database.Default()
 from p2m.common.v1 import common_pb2 as p2m_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n p2m/evaluator/v1/evaluator.proto\x12\x10p2m.evaluator.v1\x1a\x1ap2m/common/v1/common.proto\"\x1b\n\x07Teacher\x12\x10\n\x08max_rows\x18\x01 \x01(\x03\"\xb0\x01\n\nContestant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x17.p2m.common.v1.ArtifactH\x00\x12\x34\n\x11nearest_neighbour\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.ArtifactH\x00\x12,\n\x07teacher\x18\x04 \x01(\x0b\x32\x19.p2m.evaluator.v1.TeacherH\x00\x42\x06\n\x04kind\"\x83\x02\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x31\n\x0b\x63ontestants\x18\x04 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Contestant\x12%\n\x04test\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x13\n\x06margin\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_margin\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"v\n\x05Score\x12\x12\n\ncontestant\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12,\n\x08\x65stimate\x18\x04 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x0c\n\x04rows\x18\x05 \x01(\x03\"k\n\nComparison\x12\x0f\n\x07\x61gainst\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12.\n\ndifference\x18\x03 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\xc0\x02\n\x0e\x45valuateResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.p2m.evaluator.v1.Score\x12\x31\n\x0b\x63omparisons\x18\x02 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Comparison\x12*\n\x07verdict\x18\x03 \x01(\x0e\x32\x19.p2m.evaluator.v1.Verdict\x12\x16\n\x0everdict_reason\x18\x04 \x01(\t\x12,\n\x0bpredictions\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0f\n\x07\x63\x65iling\x18\x06 \x01(\x01\x12\x19\n\x11\x62\x65rtscore_encoder\x18\x07 \x01(\t\x12%\n\x06ledger\x18\x08 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\r\n\x05notes\x18\t \x03(\t\"|\n\x10\x45valuateResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .p2m.evaluator.v1.EvaluateResultH\x00\x42\x07\n\x05\x65vent\"q\n\x0ePredictRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0e\n\x06inputs\x18\x03 \x03(\t\"1\n\rPredictResult\x12\x0f\n\x07outputs\x18\x01 \x03(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"z\n\x0fPredictResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.p2m.evaluator.v1.PredictResultH\x00\x42\x07\n\x05\x65vent\"\x93\x02\n\x0eMeasureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x05model\x18\x04 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x04test\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12,\n\x0bpredictions\x18\x06 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12\x14\n\x0ctimed_inputs\x18\x08 \x01(\x05\x12\x15\n\rtimed_seconds\x18\t \x01(\x01\"n\n\x07Latency\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x02 \x01(\x01\x12\x0f\n\x07mean_ms\x18\x03 \x01(\x01\x12\x0e\n\x06inputs\x18\x04 \x01(\x05\x12\x0f\n\x07threads\x18\x05 \x01(\x05\x12\x11\n\tprocessor\x18\x06 \x01(\t\"\xe5\x01\n\rMeasureResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.p2m.evaluator.v1.Score\x12\x31\n\x0b\x63omparisons\x18\x02 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Comparison\x12\x0c\n\x04same\x18\x03 \x01(\x01\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.p2m.evaluator.v1.Latency\x12\x17\n\x0frows_per_second\x18\x05 \x01(\x01\x12\x14\n\x0cload_seconds\x18\x06 \x01(\x01\x12\x0f\n\x07runtime\x18\x07 \x01(\t\"z\n\x0fMeasureResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.p2m.evaluator.v1.MeasureResultH\x00\x42\x07\n\x05\x65vent*n\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_SHIP\x10\x01\x12\x17\n\x13VERDICT_DO_NOT_SHIP\x10\x02\x12\x1f\n\x1bVERDICT_NOT_ENOUGH_EVIDENCE\x10\x03\x32\x8b\x02\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12!.p2m.evaluator.v1.EvaluateRequest\x1a\".p2m.evaluator.v1.EvaluateResponse0\x01\x12P\n\x07Predict\x12 .p2m.evaluator.v1.PredictRequest\x1a!.p2m.evaluator.v1.PredictResponse0\x01\x12P\n\x07Measure\x12 .p2m.evaluator.v1.MeasureRequest\x1a!.p2m.evaluator.v1.MeasureResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n p2m/evaluator/v1/evaluator.proto\x12\x10p2m.evaluator.v1\x1a\x1ap2m/common/v1/common.proto\"\x1b\n\x07Teacher\x12\x10\n\x08max_rows\x18\x01 \x01(\x03\"\xb0\x01\n\nContestant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x17.p2m.common.v1.ArtifactH\x00\x12\x34\n\x11nearest_neighbour\x18\x03 \x01(\x0b\x32\x17.p2m.common.v1.ArtifactH\x00\x12,\n\x07teacher\x18\x04 \x01(\x0b\x32\x19.p2m.evaluator.v1.TeacherH\x00\x42\x06\n\x04kind\"\xb0\x02\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\tallowance\x18\x02 \x01(\x0b\x32\x18.p2m.common.v1.Allowance\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x31\n\x0b\x63ontestants\x18\x04 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Contestant\x12%\n\x04test\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x13\n\x06margin\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12+\n\nvalidation\x18\x08 \x01(\x0b\x32\x17.p2m.common.v1.ArtifactB\t\n\x07_margin\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"v\n\x05Score\x12\x12\n\ncontestant\x18\x01 \x01(\t\x12\r\n\x05slice\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12,\n\x08\x65stimate\x18\x04 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x0c\n\x04rows\x18\x05 \x01(\x03\"k\n\nComparison\x12\x0f\n\x07\x61gainst\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12.\n\ndifference\x18\x03 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x84\x01\n\tAgreement\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\'\n\x03tau\x18\x02 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x13\n\x0b\x63ontestants\x18\x03 \x01(\x05\x12\x16\n\x0egenerated_rows\x18\x04 \x01(\x03\x12\x11\n\treal_rows\x18\x05 \x01(\x03\"A\n\x0c\x45rrorExample\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x12\n\nprediction\x18\x03 \x01(\t\"\xc5\x02\n\nErrorSlice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12.\n\nerror_rate\x18\x04 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x33\n\x0frest_error_rate\x18\x05 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12.\n\ndifference\x18\x06 \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\x12\x30\n\x08\x65xamples\x18\x07 \x03(\x0b\x32\x1e.p2m.evaluator.v1.ErrorExample\x12\x11\n\ttest_rows\x18\x08 \x01(\x03\x12\x33\n\x0ftest_error_rate\x18\t \x01(\x0b\x32\x1a.p2m.evaluator.v1.Estimate\"\xde\x03\n\x0e\x45valuateResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.p2m.evaluator.v1.Score\x12\x31\n\x0b\x63omparisons\x18\x02 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Comparison\x12*\n\x07verdict\x18\x03 \x01(\x0e\x32\x19.p2m.evaluator.v1.Verdict\x12\x16\n\x0everdict_reason\x18\x04 \x01(\t\x12,\n\x0bpredictions\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0f\n\x07\x63\x65iling\x18\x06 \x01(\x01\x12\x19\n\x11\x62\x65rtscore_encoder\x18\x07 \x01(\t\x12%\n\x06ledger\x18\x08 \x01(\x0b\x32\x15.p2m.common.v1.Ledger\x12\r\n\x05notes\x18\t \x03(\t\x12\x11\n\tmore_rows\x18\n \x01(\x03\x12/\n\nagreements\x18\x0b \x03(\x0b\x32\x1b.p2m.evaluator.v1.Agreement\x12,\n\x06slices\x18\x0c \x03(\x0b\x32\x1c.p2m.evaluator.v1.ErrorSlice\x12\x14\n\x0cslices_split\x18\r \x01(\t\x12\x14\n\x0cslices_wrong\x18\x0e \x01(\t\"|\n\x10\x45valuateResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .p2m.evaluator.v1.EvaluateResultH\x00\x42\x07\n\x05\x65vent\"q\n\x0ePredictRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0e\n\x06inputs\x18\x03 \x03(\t\"1\n\rPredictResult\x12\x0f\n\x07outputs\x18\x01 \x03(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"z\n\x0fPredictResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.p2m.evaluator.v1.PredictResultH\x00\x42\x07\n\x05\x65vent\"\x93\x02\n\x0eMeasureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.p2m.common.v1.PromptSpec\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x05model\x18\x04 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12%\n\x04test\x18\x05 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12,\n\x0bpredictions\x18\x06 \x01(\x0b\x32\x17.p2m.common.v1.Artifact\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12\x14\n\x0ctimed_inputs\x18\x08 \x01(\x05\x12\x15\n\rtimed_seconds\x18\t \x01(\x01\"n\n\x07Latency\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x02 \x01(\x01\x12\x0f\n\x07mean_ms\x18\x03 \x01(\x01\x12\x0e\n\x06inputs\x18\x04 \x01(\x05\x12\x0f\n\x07threads\x18\x05 \x01(\x05\x12\x11\n\tprocessor\x18\x06 \x01(\t\"\xe5\x01\n\rMeasureResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.p2m.evaluator.v1.Score\x12\x31\n\x0b\x63omparisons\x18\x02 \x03(\x0b\x32\x1c.p2m.evaluator.v1.Comparison\x12\x0c\n\x04same\x18\x03 \x01(\x01\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.p2m.evaluator.v1.Latency\x12\x17\n\x0frows_per_second\x18\x05 \x01(\x01\x12\x14\n\x0cload_seconds\x18\x06 \x01(\x01\x12\x0f\n\x07runtime\x18\x07 \x01(\t\"z\n\x0fMeasureResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.p2m.common.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.p2m.evaluator.v1.MeasureResultH\x00\x42\x07\n\x05\x65vent*n\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_SHIP\x10\x01\x12\x17\n\x13VERDICT_DO_NOT_SHIP\x10\x02\x12\x1f\n\x1bVERDICT_NOT_ENOUGH_EVIDENCE\x10\x03\x32\x8b\x02\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12!.p2m.evaluator.v1.EvaluateRequest\x1a\".p2m.evaluator.v1.EvaluateResponse0\x01\x12P\n\x07Predict\x12 .p2m.evaluator.v1.PredictRequest\x1a!.p2m.evaluator.v1.PredictResponse0\x01\x12P\n\x07Measure\x12 .p2m.evaluator.v1.MeasureRequest\x1a!.p2m.evaluator.v1.MeasureResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2m.evaluator.v1.evaluator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=2320
-  _globals['_VERDICT']._serialized_end=2430
+  _globals['_VERDICT']._serialized_start=3053
+  _globals['_VERDICT']._serialized_end=3163
   _globals['_TEACHER']._serialized_start=82
   _globals['_TEACHER']._serialized_end=109
   _globals['_CONTESTANT']._serialized_start=112
   _globals['_CONTESTANT']._serialized_end=288
   _globals['_EVALUATEREQUEST']._serialized_start=291
-  _globals['_EVALUATEREQUEST']._serialized_end=550
-  _globals['_ESTIMATE']._serialized_start=552
-  _globals['_ESTIMATE']._serialized_end=604
-  _globals['_SCORE']._serialized_start=606
-  _globals['_SCORE']._serialized_end=724
-  _globals['_COMPARISON']._serialized_start=726
-  _globals['_COMPARISON']._serialized_end=833
-  _globals['_EVALUATERESULT']._serialized_start=836
-  _globals['_EVALUATERESULT']._serialized_end=1156
-  _globals['_EVALUATERESPONSE']._serialized_start=1158
-  _globals['_EVALUATERESPONSE']._serialized_end=1282
-  _globals['_PREDICTREQUEST']._serialized_start=1284
-  _globals['_PREDICTREQUEST']._serialized_end=1397
-  _globals['_PREDICTRESULT']._serialized_start=1399
-  _globals['_PREDICTRESULT']._serialized_end=1448
-  _globals['_PREDICTRESPONSE']._serialized_start=1450
-  _globals['_PREDICTRESPONSE']._serialized_end=1572
-  _globals['_MEASUREREQUEST']._serialized_start=1575
-  _globals['_MEASUREREQUEST']._serialized_end=1850
-  _globals['_LATENCY']._serialized_start=1852
-  _globals['_LATENCY']._serialized_end=1962
-  _globals['_MEASURERESULT']._serialized_start=1965
-  _globals['_MEASURERESULT']._serialized_end=2194
-  _globals['_MEASURERESPONSE']._serialized_start=2196
-  _globals['_MEASURERESPONSE']._serialized_end=2318
-  _globals['_EVALUATORSERVICE']._serialized_start=2433
-  _globals['_EVALUATORSERVICE']._serialized_end=2700
+  _globals['_EVALUATEREQUEST']._serialized_end=595
+  _globals['_ESTIMATE']._serialized_start=597
+  _globals['_ESTIMATE']._serialized_end=649
+  _globals['_SCORE']._serialized_start=651
+  _globals['_SCORE']._serialized_end=769
+  _globals['_COMPARISON']._serialized_start=771
+  _globals['_COMPARISON']._serialized_end=878
+  _globals['_AGREEMENT']._serialized_start=881
+  _globals['_AGREEMENT']._serialized_end=1013
+  _globals['_ERROREXAMPLE']._serialized_start=1015
+  _globals['_ERROREXAMPLE']._serialized_end=1080
+  _globals['_ERRORSLICE']._serialized_start=1083
+  _globals['_ERRORSLICE']._serialized_end=1408
+  _globals['_EVALUATERESULT']._serialized_start=1411
+  _globals['_EVALUATERESULT']._serialized_end=1889
+  _globals['_EVALUATERESPONSE']._serialized_start=1891
+  _globals['_EVALUATERESPONSE']._serialized_end=2015
+  _globals['_PREDICTREQUEST']._serialized_start=2017
+  _globals['_PREDICTREQUEST']._serialized_end=2130
+  _globals['_PREDICTRESULT']._serialized_start=2132
+  _globals['_PREDICTRESULT']._serialized_end=2181
+  _globals['_PREDICTRESPONSE']._serialized_start=2183
+  _globals['_PREDICTRESPONSE']._serialized_end=2305
+  _globals['_MEASUREREQUEST']._serialized_start=2308
+  _globals['_MEASUREREQUEST']._serialized_end=2583
+  _globals['_LATENCY']._serialized_start=2585
+  _globals['_LATENCY']._serialized_end=2695
+  _globals['_MEASURERESULT']._serialized_start=2698
+  _globals['_MEASURERESULT']._serialized_end=2927
+  _globals['_MEASURERESPONSE']._serialized_start=2929
+  _globals['_MEASURERESPONSE']._serialized_end=3051
+  _globals['_EVALUATORSERVICE']._serialized_start=3166
+  _globals['_EVALUATORSERVICE']._serialized_end=3433
 # @@protoc_insertion_point(module_scope)

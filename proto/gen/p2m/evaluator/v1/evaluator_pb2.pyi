@@ -131,6 +131,7 @@ class EvaluateRequest(_message.Message):
     TEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/evaluate"."""
     seed: _builtins.int
@@ -153,6 +154,12 @@ class EvaluateRequest(_message.Message):
     def test(self) -> _common_pb2.Artifact:
         """The locked test split."""
 
+    @_builtins.property
+    def validation(self) -> _common_pb2.Artifact:
+        """The validation split. Where given, the student answers it too, and slices of errors are found on it, so that what
+        they say may be handed to the generator; else they are found on the test split and must not be.
+        """
+
     def __init__(
         self,
         *,
@@ -163,10 +170,11 @@ class EvaluateRequest(_message.Message):
         test: _common_pb2.Artifact | None = ...,
         seed: _builtins.int = ...,
         margin: _builtins.float | None = ...,
+        validation: _common_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "margin", b"margin", "spec", b"spec", "test", b"test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "margin", b"margin", "spec", b"spec", "test", b"test", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "contestants", b"contestants", "margin", b"margin", "request_id", b"request_id", "seed", b"seed", "spec", b"spec", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "contestants", b"contestants", "margin", b"margin", "request_id", b"request_id", "seed", b"seed", "spec", b"spec", "test", b"test", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
     _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
@@ -220,7 +228,9 @@ class Score(_message.Message):
     slice: _builtins.str
     """Which rows: "real", "generated", "all", or a source's name."""
     metric: _builtins.str
-    """"exact_match", "exact_match_normalised", "chrf", "bertscore"."""
+    """"exact_match", "exact_match_normalised", "token_f1", "chrf", "bertscore"; where outputs are labels also
+    "accuracy" and "macro_f1".
+    """
     rows: _builtins.int
     """Rows it was measured on."""
     @_builtins.property
@@ -281,6 +291,144 @@ class Comparison(_message.Message):
 Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
+class Agreement(_message.Message):
+    """Whether generated test rows rank the contestants as real ones do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    CONTESTANTS_FIELD_NUMBER: _builtins.int
+    GENERATED_ROWS_FIELD_NUMBER: _builtins.int
+    REAL_ROWS_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric that both rankings are by."""
+    contestants: _builtins.int
+    """Contestants that were ranked, 3 or more."""
+    generated_rows: _builtins.int
+    """Generated rows."""
+    real_rows: _builtins.int
+    """Real rows."""
+    @_builtins.property
+    def tau(self) -> Global___Estimate:
+        """Kendall's tau-b between the scores on generated and on real rows: 1 the same order, -1 the reverse, 0 no relation.
+        Its interval is the bootstrap's over the rows of both kinds.
+        """
+
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        tau: Global___Estimate | None = ...,
+        contestants: _builtins.int = ...,
+        generated_rows: _builtins.int = ...,
+        real_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tau", b"tau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contestants", b"contestants", "generated_rows", b"generated_rows", "metric", b"metric", "real_rows", b"real_rows", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Agreement: _TypeAlias = Agreement  # noqa: Y015
+
+@_typing.final
+class ErrorExample(_message.Message):
+    """A row that the student got wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    input: _builtins.str
+    """What it read."""
+    output: _builtins.str
+    """A right output."""
+    prediction: _builtins.str
+    """What it wrote."""
+    def __init__(
+        self,
+        *,
+        input: _builtins.str = ...,
+        output: _builtins.str = ...,
+        prediction: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "output", b"output", "prediction", b"prediction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErrorExample: _TypeAlias = ErrorExample  # noqa: Y015
+
+@_typing.final
+class ErrorSlice(_message.Message):
+    """Rows with something in common that the student gets wrong more often than the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    REST_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    TEST_ROWS_FIELD_NUMBER: _builtins.int
+    TEST_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What they have in common, for a person and for the generator: "inputs about ticket, fare, platform"."""
+    kind: _builtins.str
+    """How they were found: "topic" (a cluster of inputs), "length", "output", "format" or "source"."""
+    rows: _builtins.int
+    """Rows of the split that it was found on."""
+    test_rows: _builtins.int
+    """Test rows that belong to it; they had no part in choosing it where it was found on the validation split."""
+    @_builtins.property
+    def error_rate(self) -> Global___Estimate:
+        """Percent of them that are wrong, with Wilson's interval."""
+
+    @_builtins.property
+    def rest_error_rate(self) -> Global___Estimate:
+        """The same of all other rows."""
+
+    @_builtins.property
+    def difference(self) -> Global___Estimate:
+        """The first less the second, in points, with Newcombe's interval. Its lower end is above 0, and would be with all
+        slices that were tried taken into account.
+        """
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorExample]:
+        """Wrong rows, at most 3, of the split that it was found on."""
+
+    @_builtins.property
+    def test_error_rate(self) -> Global___Estimate:
+        """Percent of those that are wrong; unset where there are none."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        error_rate: Global___Estimate | None = ...,
+        rest_error_rate: Global___Estimate | None = ...,
+        difference: Global___Estimate | None = ...,
+        examples: _abc.Iterable[Global___ErrorExample] | None = ...,
+        test_rows: _builtins.int = ...,
+        test_error_rate: Global___Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "error_rate", b"error_rate", "rest_error_rate", b"rest_error_rate", "test_error_rate", b"test_error_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "error_rate", b"error_rate", "examples", b"examples", "kind", b"kind", "name", b"name", "rest_error_rate", b"rest_error_rate", "rows", b"rows", "test_error_rate", b"test_error_rate", "test_rows", b"test_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErrorSlice: _TypeAlias = ErrorSlice  # noqa: Y015
+
+@_typing.final
 class EvaluateResult(_message.Message):
     """The measurements."""
 
@@ -295,6 +443,11 @@ class EvaluateResult(_message.Message):
     BERTSCORE_ENCODER_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    MORE_ROWS_FIELD_NUMBER: _builtins.int
+    AGREEMENTS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    SLICES_SPLIT_FIELD_NUMBER: _builtins.int
+    SLICES_WRONG_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """The verdict."""
     verdict_reason: _builtins.str
@@ -303,6 +456,14 @@ class EvaluateResult(_message.Message):
     """Exact match that the student could reach at most: the share of outputs that survive its tokenizer, in percent."""
     bertscore_encoder: _builtins.str
     """The encoder that BERTScore used."""
+    more_rows: _builtins.int
+    """How many more test rows would probably settle the verdict; 0 where it is settled or no number up to 100,000 would."""
+    slices_split: _builtins.str
+    """The split that the slices were found on: "validation" or "test". The generator may be told of those of "validation"
+    alone.
+    """
+    slices_wrong: _builtins.str
+    """What counts as wrong in the slices, in words."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
         """All scores."""
@@ -323,6 +484,14 @@ class EvaluateResult(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know, one sentence each."""
 
+    @_builtins.property
+    def agreements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agreement]:
+        """By metric; none with fewer than 3 contestants or 20 rows of either kind."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorSlice]:
+        """Where the student is worst, the worst first; none where no slice is clearly worse than the rest."""
+
     def __init__(
         self,
         *,
@@ -335,10 +504,15 @@ class EvaluateResult(_message.Message):
         bertscore_encoder: _builtins.str = ...,
         ledger: _common_pb2.Ledger | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        more_rows: _builtins.int = ...,
+        agreements: _abc.Iterable[Global___Agreement] | None = ...,
+        slices: _abc.Iterable[Global___ErrorSlice] | None = ...,
+        slices_split: _builtins.str = ...,
+        slices_wrong: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "predictions", b"predictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bertscore_encoder", b"bertscore_encoder", "ceiling", b"ceiling", "comparisons", b"comparisons", "ledger", b"ledger", "notes", b"notes", "predictions", b"predictions", "scores", b"scores", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreements", b"agreements", "bertscore_encoder", b"bertscore_encoder", "ceiling", b"ceiling", "comparisons", b"comparisons", "ledger", b"ledger", "more_rows", b"more_rows", "notes", b"notes", "predictions", b"predictions", "scores", b"scores", "slices", b"slices", "slices_split", b"slices_split", "slices_wrong", b"slices_wrong", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
