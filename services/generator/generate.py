@@ -36,7 +36,7 @@ from services.generator.values import (
 )
 from services.kit.llm import Session
 from services.kit.settings import Settings
-from services.kit.values import Metric, Progress, Row
+from services.kit.values import Progress
 
 __all__ = [
     "INITIAL_TEMPERATURE", "MAX_TEMPERATURE", "GenerateRequest", "Generated", "StopReason", "check", "generate",
@@ -70,7 +70,7 @@ async def generate(
     if job.within_budget:
         job.check_sense(1)
     rows = await asyncio.to_thread(collection.rows, request.number)
-    metrics = await asyncio.to_thread(_metrics, rows, collection.labels or job.attributes.labels)
+    metrics = await asyncio.to_thread(variety.measured, rows, collection.labels or job.attributes.labels)
     dropped = collection.dropped(request.number)
     return Generated(
         tuple(rows),
@@ -84,18 +84,6 @@ async def generate(
         tuple(job.notes),
         session.batched,
     )
-
-
-def _metrics(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Metric, ...]:
-    if not rows:
-        return ()
-    found = [
-        Metric(f"distinct_{length}", round(variety.distinct((row.input for row in rows), length), 2))
-        for length in (1, 2)
-    ]
-    if labels:
-        found.append(Metric("label_balance", round(variety.balance((row.output for row in rows), labels), 2)))
-    return tuple(found)
 
 
 def _stop_reason(job: Job) -> StopReason:

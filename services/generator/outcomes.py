@@ -1,4 +1,4 @@
-"""What became of the money: kept, surplus, duplicate, invalid, lost, planning. Together they are the ledger.
+"""What became of the money: kept, surplus, duplicate, invalid, lost, planning, judging. Together they are the ledger.
 
 An answer's examples end differently, and how one ends may be known only at the end, when near duplicates are grouped.
 So the cost of all answers that could be read is shared evenly among their examples. What could not be read, and what
@@ -14,7 +14,7 @@ from services.generator.values import Outcome
 from services.kit.llm import Session
 from services.kit.values import Ledger
 
-NAMES = ("kept", "surplus", "duplicate", "invalid", "lost", "planning")
+NAMES = ("kept", "surplus", "duplicate", "invalid", "lost", "planning", "judging")
 _REPEATS = ("duplicate", "near_duplicate", "excluded", "copied_demonstration")
 
 
@@ -22,7 +22,8 @@ def of(session: Session, kept: int, dropped: Mapping[str, int]) -> tuple[Outcome
     """The outcomes that there were, in the order of NAMES. `dropped` counts examples left out by reason."""
     usable, unreadable = session.costs("examples/")
     planning = sum(session.costs("attributes"), Ledger())
-    known = usable + unreadable + planning
+    judging = sum(session.costs("judge/"), Ledger())
+    known = usable + unreadable + planning + judging
     counts = {"kept": kept, "surplus": dropped.get("surplus", 0), "duplicate": sum(dropped.get(r, 0) for r in _REPEATS)}
     counts["invalid"] = sum(dropped.values()) - counts["surplus"] - counts["duplicate"]
     # Answers that held no example at all were of no use either.
@@ -32,6 +33,7 @@ def of(session: Session, kept: int, dropped: Mapping[str, int]) -> tuple[Outcome
     found["invalid"] = _plus(found["invalid"], unreadable)
     found["lost"] = _plus(found["lost"], _less(session.ledger, known))
     found["planning"] = _plus(found["planning"], planning)
+    found["judging"] = _plus(found["judging"], judging)
     return tuple(one for one in found.values() if one.requests > 0 or one.examples)
 
 

@@ -124,10 +124,7 @@ def schema(number: int) -> Schema:
 
 def proposal(spec: PromptSpec, plan: Plan, seed: int) -> Ask:
     """Asks what the examples of the task may differ in."""
-    shown = list(spec.demonstrations)
-    while shown and _size(shown) > plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction):
-        shown.pop()
-    parts = [f"Task:\n{spec.own_instruction}", *([f"Examples of the task:\n{_lines(shown)}"] if shown else [])]
+    parts = task(spec, plan)
     parts.append(
         "Many varied inputs of this task are to be written. List what they may differ in: 20 to 30 concrete topics, as "
         "unlike one another as the task allows, a few words each; 3 kinds of length; 3 levels of difficulty, each in a "
@@ -142,6 +139,15 @@ def proposal(spec: PromptSpec, plan: Plan, seed: int) -> Ask:
     lists = {kind: {"type": "array", "items": {"type": "string"}, "maxItems": most} for kind, most in kinds.items()}
     wanted = Schema("attributes", {"type": "object", "properties": lists, "required": list(lists)})
     return Ask("attributes", told, wanted, 0.7, min(_PROPOSAL_TOKENS, plan.prompt_tokens), seed)
+
+
+def task(spec: PromptSpec, plan: Plan, rest: str = "") -> list[str]:
+    """The parts of a prompt that tell the task, with as many demonstrations as leave room for the `rest`."""
+    shown = list(spec.demonstrations)
+    room = plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction) - tokens(rest)
+    while shown and _size(shown) > room:
+        shown.pop()
+    return [f"Task:\n{spec.own_instruction}", *([f"Examples of the task:\n{_lines(shown)}"] if shown else [])]
 
 
 def choose_size(rng: random.Random, repeated: float = 0.0) -> Size:

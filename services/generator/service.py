@@ -11,6 +11,7 @@ from p2m.generator.v1 import generator_pb2 as pb
 from p2m.generator.v1 import generator_pb2_grpc
 
 from services.generator.generate import GenerateRequest, check, generate
+from services.generator.judge import judged
 from services.generator.propose import ProposeRequest, propose
 from services.generator.salvage import SalvageRequest, salvage
 from services.kit.artifacts import Artifacts
@@ -95,9 +96,8 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         session = teacher.session(request.request_id, request.allowance)
         self._jobs += 1
         try:
-            made = await generate(
-                request, session, teacher.name, excluded, self.settings, report, lambda: self._jobs
-            )
+            make = judged if request.judge else generate
+            made = await make(request, session, teacher.name, excluded, self.settings, report, lambda: self._jobs)
         finally:
             self._jobs -= 1
         dataset = await asyncio.to_thread(self.artifacts.put_rows, made.rows)

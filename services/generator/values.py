@@ -40,8 +40,9 @@ class GenerateRequest:
     initial_temperature: float | None = None
     max_temperature: float | None = None
     exclude: tuple[Artifact, ...] = ()
-    attributes: Attributes = field(default_factory=Attributes)
+    attributes: Attributes | None = None
     prefer: Prefer = Prefer.UNSPECIFIED
+    judge: bool = False
 
 
 @dataclass(frozen=True)

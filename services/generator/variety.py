@@ -5,6 +5,7 @@
     far_apart       of some examples, those that have least in common
     distinct        distinct-1, distinct-2 (Li et al., 2016)
     balance         how evenly labels are given
+    measured        all of these of some rows
     implied_labels  the outputs that the demonstrations show to be all there are
 
 Attributes in a prompt make an LLM's examples more varied than a request for variety does (Yu et al., 2023, AttrPrompt).
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.kit.text import words
-from services.kit.values import Demonstration
+from services.kit.values import Demonstration, Metric, Row
 
 _MOST_OF_A_KIND = 50
 _MOST_CHARACTERS = 200
@@ -103,6 +104,16 @@ def balance(outputs: Iterable[str], labels: Sequence[str]) -> float:
         return 0.0
     shares = [count / counts.total() for count in counts.values()]
     return 100.0 * -sum(share * math.log(share) for share in shares) / math.log(len(labels))
+
+
+def measured(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Metric, ...]:
+    """How varied the rows are: distinct_1, distinct_2, and label_balance where there are labels; () of no rows."""
+    if not rows:
+        return ()
+    found = [Metric(f"distinct_{n}", round(distinct((row.input for row in rows), n), 2)) for n in (1, 2)]
+    if labels:
+        found.append(Metric("label_balance", round(balance((row.output for row in rows), labels), 2)))
+    return tuple(found)
 
 
 def implied_labels(instruction: str, demonstrations: Sequence[Demonstration]) -> tuple[str, ...]:

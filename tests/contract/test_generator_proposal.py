@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from p2m.common.v1 import common_pb2 as common
 from p2m.generator.v1 import generator_pb2 as pb
 from p2m.generator.v1.generator_pb2_grpc import GeneratorServiceStub
 
-from services.kit.channel import unary
+from services.kit.channel import stream, unary
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from tests.contract.conftest import Connect
 from tests.support.teacher import NONSENSE, ScriptedTeacher
@@ -54,3 +56,30 @@ async def test_what_cannot_be(connect: Connect, run_name: str) -> None:
         stub = GeneratorServiceStub(await connect("generator", openai_base_url=teacher.url))
         with pytest.raises(InvalidArgument, match="instruction"):
             await unary(stub.Propose, pb.ProposeRequest(request_id=f"{run_name}/nothing"))
+
+
+async def test_attributes_that_are_set_but_empty_steer_nothing(connect: Connect, run_name: str) -> None:
+    """Who wants nothing proposed has nothing proposed, however many examples there are."""
+    request = pb.GenerateRequest(request_id=f"{run_name}/generate", number=100)
+    request.spec.instruction = "Name the colour among the words."
+    request.attributes.SetInParent()
+    async with ScriptedTeacher() as teacher:
+        stub = GeneratorServiceStub(await connect("generator", openai_base_url=teacher.url))
+        result = await stream(stub.Generate, request, lambda _: None)
+        assert teacher.by_schema["attributes"] == 0
+    assert result.rows == 100
+
+
+async def test_rows_are_judged(connect: Connect, run_name: str) -> None:
+    """With `judge` the LLM looks over the rows: those that it holds to be wrong are counted and no rows."""
+    request = pb.GenerateRequest(request_id=f"{run_name}/generate", number=10, judge=True)
+    request.spec.instruction = "Name the colour among the words."
+
+    def scores(body: dict[str, Any], _rng: Any) -> Any:
+        return {"scores": [{"number": 1, "score": 1}]}
+
+    async with ScriptedTeacher({"scores": scores}) as teacher:
+        stub = GeneratorServiceStub(await connect("generator", openai_base_url=teacher.url))
+        result = await stream(stub.Generate, request, lambda _: None)
+    assert result.rows == 10
+    assert result.dropped["judged"] >= 1
