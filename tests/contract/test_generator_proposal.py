@@ -81,5 +81,5 @@ async def test_rows_are_judged(connect: Connect, run_name: str) -> None:
     async with ScriptedTeacher({"scores": scores}) as teacher:
         stub = GeneratorServiceStub(await connect("generator", openai_base_url=teacher.url))
         result = await stream(stub.Generate, request, lambda _: None)
-    assert result.rows == 10
+    assert 0 < result.rows <= 10
     assert result.dropped["judged"] >= 1
