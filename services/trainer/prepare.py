@@ -1,278 +1,222 @@
 """Splitting: many datasets become one training, one validation and one locked test split, with nothing in two of them.
 
-    prepare(request, context) ── PrepareResult      reads, splits, stores
-    split(candidates, ...) ── Splits                the rule, on plain rows
+    prepare(request, context) ── PrepareResult
+    ├── reading        tables to columns; rows that are no text are counted
+    ├── splitting      which split a row is for, by its content alone; caps, weights
+    ├── repeats        equal rows and near duplicates (near), inside and across the splits
+    └── leakage        what was removed and why
 
-    no own test split, no user's test set     0.6 / 0.2 / 0.2 of each source
-    a source with its own test split          that stays test; its validation split stays validation, else 0.25 of the
-                                              rest becomes it
-    a user's own test set                     is the whole test split; every other row is for training
+    split(columns, shown, seed, ...) ── Splits    the same on columns, without a store
 
-Rows are ordered by a hash of the seed and their text, which shuffles them and makes the result a function of the
-content alone, however the rows arrive. The test split is settled first; then whatever equals a row of it, or nearly,
-leaves the other two. Real rows come first in the test split.
+The rows are drawn for a split first, then repeats are removed, then caps take the rows of the least hashes, then
+training rows are weighed. Nothing depends on the order in which rows arrive. What the student reads of a row, the
+instruction before the input, is `kit.text.model_input`: the splits hold the plain input.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from services.kit.artifacts import Artifacts, rows_to_table
-from services.kit.dedup import NearDuplicates, same_text
+from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument
-from services.kit.text import normalise
-from services.kit.values import Progress, PromptSpec, Row
+from services.kit.values import Progress
 from services.kit.worker import WorkerContext
-from services.trainer.calls import DatasetKind, PrepareRequest, PrepareResult, SourceCount
+from services.trainer import leakage, repeats, splitting
+from services.trainer.calls import DatasetKind, LabelCount, Leak, PrepareRequest, PrepareResult, SourceCount
+from services.trainer.reading import SPLITS, TEST, TRAIN, VALIDATION, Columns, Dataset, Source, batches, read
 
 MAX_ROWS_PER_SOURCE = 3_000
-TEST_SHARE = VALIDATION_SHARE = 0.2
-LEAST_TRAIN, LEAST_TEST = 10, 5
-_VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+LEAST_TRAIN, LEAST_TEST = 10, 1
+MOST_COPIES = 10.0
+
+I64 = npt.NDArray[np.int64]
+Step = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A row and where it came from. `row.source` is set; `row.split` is the source's own name for its split."""
-
-    row: Row
-    kind: DatasetKind
-
-    @property
-    def real(self) -> bool:
-        """Written for people by people, as far as is known: not by the LLM, nor rewritten by it."""
-        return self.kind not in (DatasetKind.GENERATED, DatasetKind.ADAPTED)
-
-
-@dataclass
 class Splits:
-    """The three splits and the number of rows taken out, by reason."""
+    """The rows of each split, by their numbers, in order; a training row with a weight may stand there twice."""
 
-    train: list[Candidate] = field(default_factory=list)
-    validation: list[Candidate] = field(default_factory=list)
-    test: list[Candidate] = field(default_factory=list)
-    removed: Counter[str] = field(default_factory=Counter)
+    taken: dict[int, I64]
+    """By TEST, VALIDATION, TRAIN."""
+    removed: Counter[str]
+    leaks: tuple[Leak, ...]
+    labels: tuple[LabelCount, ...]
+    notes: tuple[str, ...]
 
 
 def prepare(request: PrepareRequest, context: WorkerContext) -> PrepareResult:
     """Reads the sources, splits them and stores the splits.
 
-    Raises InvalidArgument where a source is missing or of no kind, FailedPrecondition (TOO_FEW_ROWS, MISSING_COLUMN).
+    Raises InvalidArgument where a source is missing or of no kind, or a cap or a weight cannot be meant;
+    FailedPrecondition: TOO_FEW_ROWS, and what `reading.read` raises.
     """
-    if not request.sources:
-        raise InvalidArgument("NO_SOURCES", "There is no dataset to split; wanted at least one.", field="sources")
+    _check(request)
     artifacts = Artifacts.open(context.settings, "trainer")
-    candidates: list[Candidate] = []
-    for number, source in enumerate(request.sources):
+
+    def step(done: int, total: int, what: str) -> None:
         context.raise_if_stopping()
-        context.report(Progress(number, len(request.sources), "datasets", "reading the datasets"))
-        if source.kind == DatasetKind.UNSPECIFIED:
-            raise InvalidArgument(
-                "NO_KIND",
-                f"Source {number} has no kind; wanted retrieved, generated or user.",
-                field=f"sources[{number}].kind",
-            )
-        candidates += _candidates(artifacts.read_rows(source.dataset), source.kind, source.kind.name.lower())
-    own_test = None
-    if request.test is not None:
-        own_test = _candidates(artifacts.read_rows(request.test), DatasetKind.USER, "own test set")
-    context.report(Progress(0, len(candidates), "rows", "splitting"))
-    limit = request.max_rows_per_source or MAX_ROWS_PER_SOURCE
-    splits = split(candidates, own_test, request.spec, request.seed, limit)
-    context.raise_if_stopping()
+        context.report(Progress(done, total, "rows", what))
+
+    columns = read(_datasets(request, artifacts, context))
+    pa.default_memory_pool().release_unused()
+    shown = [demonstration.input for demonstration in request.spec.demonstrations]
+    splits = split(
+        columns, shown, request.seed, limit=request.max_rows_per_source or MAX_ROWS_PER_SOURCE, caps=request.caps,
+        mix=request.mix, keep_near=request.keep_near_duplicates, step=step,
+    )  # fmt: skip
     _check_size(splits)
-    test = _table(splits.test, "test").append_column(
-        pa.field("real", pa.bool_()), pa.array([candidate.real for candidate in splits.test], pa.bool_())
-    )
+    stored = {}
+    for place, rows in splits.taken.items():
+        step(0, 0, f"storing the {SPLITS[place]} split")
+        stored[SPLITS[place]] = artifacts.put_table(_table(columns, rows, place))
     return PrepareResult(
-        artifacts.put_table(_table(splits.train, "train")),
-        artifacts.put_table(_table(splits.validation, "validation")),
-        artifacts.put_table(test),
-        _counts(splits),
-        {reason: rows for reason, rows in sorted(splits.removed.items()) if rows},
-        tuple(_notes(splits, candidates, own_test)),
-    )
+        **stored, counts=_counts(columns, splits.taken), removed=dict(sorted(splits.removed.items())),
+        notes=splits.notes, leaks=splits.leaks, labels=splits.labels,
+    )  # fmt: skip
 
 
 def split(
-    candidates: Sequence[Candidate], own_test: Sequence[Candidate] | None, spec: PromptSpec, seed: int, limit: int
+    columns: Columns,
+    shown: Sequence[str] = (),
+    seed: int = 0,
+    *,
+    limit: int = MAX_ROWS_PER_SOURCE,
+    caps: Mapping[str, int] | None = None,
+    mix: Mapping[str, float] | None = None,
+    keep_near: bool = False,
+    step: Step = lambda done, total, what: None,
 ) -> Splits:
-    """Splits rows by the rule above; `own_test` is the user's test set, at most `limit` rows are taken of a source."""
-    splits = Splits()
-    locked, pool = _own_splits(candidates, own_test)
-    splits.test = _limited(_distinct(locked, seed, splits.removed), limit, TEST_SHARE, splits.removed, own_test)
-    at_test = _Inputs(splits.test)
-    pool = _without(_distinct(pool, seed, splits.removed), at_test, "in_test", splits.removed)
-    sources_with_test = {_source(candidate) for candidate in splits.test}
-    for source, rows in _by_source(pool).items():
-        _divide(splits, rows, limit, takes_test=own_test is None and source not in sources_with_test)
-    splits.test.sort(key=lambda candidate: (not candidate.real, _order(candidate, seed)))
-    shown = _Inputs(Candidate(Row(shown.input), DatasetKind.USER) for shown in spec.demonstrations)
-    splits.test = _without(splits.test, shown, "demonstration", splits.removed)
-    at_test = _Inputs(splits.test)
-    splits.validation = _without(splits.validation, at_test, "in_test", splits.removed)
-    splits.train = _without(splits.train, at_test, "in_test", splits.removed)
-    splits.train = _without(splits.train, _Inputs(splits.validation), "in_validation", splits.removed)
-    for rows in (splits.train, splits.validation):
-        rows.sort(key=lambda candidate: _order(candidate, seed))
-    return splits
-
-
-class _Inputs:
-    """The inputs of some rows, to ask whether another row's input equals one of them, or nearly."""
-
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
-        self._equal: set[str] = set()
-        self._near = NearDuplicates()
-        for candidate in candidates:
-            self._equal.add(normalise(candidate.row.input))
-            self._near.add(candidate.row.input)
-
-    def __contains__(self, candidate: Candidate) -> bool:
-        return normalise(candidate.row.input) in self._equal or candidate.row.input in self._near
-
-
-def _candidates(rows: Iterable[Row], kind: DatasetKind, name: str) -> list[Candidate]:
-    return [Candidate(replace(row, source=row.source or name), kind) for row in rows]
-
-
-def _own_splits(
-    candidates: Sequence[Candidate], own_test: Sequence[Candidate] | None
-) -> tuple[list[Candidate], list[Candidate]]:
-    """The rows whose place in the test split is given, and the others."""
-    if own_test is not None:
-        return list(own_test), list(candidates)
-    locked = [candidate for candidate in candidates if candidate.row.split == "test"]
-    return locked, [candidate for candidate in candidates if candidate.row.split != "test"]
-
-
-def _distinct(candidates: Iterable[Candidate], seed: int, removed: Counter[str]) -> list[Candidate]:
-    """One row for each input, in the seed's order, the empty ones left out.
-
-    Of rows that differ in their output a real one goes before a generated one, then the most frequent output, the
-    shortest, the first of the alphabet.
-    """
-    groups: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        if candidate.row.input.strip() and candidate.row.output.strip():
-            groups[same_text(candidate.row.input)].append(candidate)
-        else:
-            removed["empty"] += 1
-    kept = []
-    for group in groups.values():
-        votes = Counter(candidate.row.output for candidate in group)
-        kept.append(
-            min(
-                group,
-                key=lambda candidate: (
-                    not candidate.real, -votes[candidate.row.output], len(candidate.row.output), candidate.row.output,
-                    candidate.kind, _order(candidate, seed),
-                ),
-            )
-        )  # fmt: skip
-        removed["duplicate"] += len(group) - 1
-    return sorted(kept, key=lambda candidate: _order(candidate, seed))
-
-
-def _limited(
-    locked: list[Candidate], limit: int, share: float, removed: Counter[str], own_test: Sequence[Candidate] | None
-) -> list[Candidate]:
-    """At most its share of the limit of each source's own test split; all of a user's test set."""
-    if own_test is not None:
-        return locked
-    kept = []
-    for rows in _by_source(locked).values():
-        most = max(LEAST_TEST, round(limit * share))
-        removed["over_limit"] += len(rows[most:])
-        kept += rows[:most]
-    return kept
-
-
-def _divide(splits: Splits, rows: list[Candidate], limit: int, *, takes_test: bool) -> None:
-    """Puts one source's rows, in their order, into the splits."""
-    most = limit if takes_test else round(limit * (1 - TEST_SHARE))
-    splits.removed["over_limit"] += len(rows[most:])
-    rows = rows[:most]
-    tests = round(len(rows) * TEST_SHARE) if takes_test else 0
-    splits.test += rows[:tests]
-    rest = rows[tests:]
-    given = [row for row in rest if row.row.split in _VALIDATION_NAMES]
-    if given and not takes_test:
-        splits.validation += given
-        splits.train += [row for row in rest if row.row.split not in _VALIDATION_NAMES]
-        return
-    validations = round(len(rest) * VALIDATION_SHARE / (1 - TEST_SHARE))
-    splits.validation += rest[:validations]
-    splits.train += rest[validations:]
-
-
-def _without(candidates: list[Candidate], inputs: _Inputs, reason: str, removed: Counter[str]) -> list[Candidate]:
-    kept = [candidate for candidate in candidates if candidate not in inputs]
-    removed[reason] += len(candidates) - len(kept)
-    return kept
-
-
-def _by_source(candidates: Iterable[Candidate]) -> dict[tuple[DatasetKind, str], list[Candidate]]:
-    """Rows by source, the sources sorted."""
-    found: dict[tuple[DatasetKind, str], list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        found[_source(candidate)].append(candidate)
-    return dict(sorted(found.items()))
-
-
-def _adapted(candidates: Iterable[Candidate]) -> bool:
-    return any(candidate.kind == DatasetKind.ADAPTED for candidate in candidates)
-
-
-def _source(candidate: Candidate) -> tuple[DatasetKind, str]:
-    return candidate.kind, candidate.row.source
-
-
-def _order(candidate: Candidate, seed: int) -> bytes:
-    row = candidate.row
-    text = "\0".join((str(seed), same_text(row.input), row.input, row.output, row.source, row.split, *row.answers))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _table(candidates: Iterable[Candidate], name: str) -> pa.Table:
-    return rows_to_table(replace(candidate.row, split=name) for candidate in candidates)
-
-
-def _counts(splits: Splits) -> tuple[SourceCount, ...]:
-    counts = Counter(
-        (*_source(candidate), name) for name in ("train", "validation", "test") for candidate in getattr(splits, name)
+    """Splits rows. `shown`: the demonstrations' inputs; `limit`, `caps`, `mix`, `keep_near`: see PrepareRequest."""
+    total = len(columns)
+    keys = splitting.keys(_told(batches(columns.input, np.arange(total)), total, step), seed)
+    place = splitting.drawn(columns, keys.draw)
+    found = repeats.remove(
+        columns, place, keys, shown, keep_near=keep_near,
+        step=lambda done, of: step(done, of, "looking for near duplicates"),
+    )  # fmt: skip
+    removed = columns.left_out + Counter(repeats.REASONS[reason] for reason in found.reason.tolist() if reason)
+    labels = splitting.label_numbers(columns.output, found.order)
+    limits = splitting.limits(columns.sources, caps or {}, limit)
+    kept = splitting.capped(
+        found.order, columns.source, place, limits, labels[0] if labels else None, bool(columns.own_test.any())
     )
-    return tuple(SourceCount(source, kind, name, rows) for (kind, source, name), rows in sorted(counts.items()))
+    removed["over_limit"] = int((~kept).sum())
+    rows = found.order[kept]
+    taken = {place_: rows[place[rows] == place_] for place_ in (TEST, VALIDATION, TRAIN)}
+    # Real and other rows train together.
+    for one in (VALIDATION, TRAIN):
+        taken[one] = taken[one][np.lexsort((keys.same[taken[one]], keys.draw[taken[one]]))]
+    train = taken[TRAIN]
+    copies = splitting.copies(keys.draw[train], columns.source[train], columns.sources, mix or {})
+    removed["mix"] = int((copies == 0).sum())
+    taken[TRAIN] = np.repeat(train, copies)
+    counts = leakage.label_counts(*labels, taken) if labels else ()
+    notes = (
+        *leakage.notes(columns, found, removed, taken, counts),
+        *leakage.mixing_notes(columns.sources, caps or {}, mix or {}, _weighed(columns, train, taken[TRAIN])),
+    )
+    leaks = leakage.leaks(columns, place, keys.same, found, shown)
+    return Splits(taken, +removed, leaks, counts, notes)
+
+
+def _datasets(request: PrepareRequest, artifacts: Artifacts, context: WorkerContext) -> Iterator[Dataset]:
+    count = len(request.sources)
+    for number, source in enumerate(request.sources):
+        context.raise_if_stopping()
+        context.report(Progress(number, count, "datasets", "reading the datasets"))
+        kind = splitting.kind_name(source.kind)
+        yield Dataset(artifacts.read_table(source.dataset), source.kind, kind, f"Dataset {number + 1} ({kind})")
+    if request.test is not None:
+        table = artifacts.read_table(request.test)
+        yield Dataset(table, DatasetKind.USER, "own test set", "Your own test set", own_test=True)
+
+
+def _told(batched: Iterator[list[str]], total: int, step: Step) -> Iterator[list[str]]:
+    done = 0
+    for batch in batched:
+        step(done, total, "drawing the splits")
+        done += len(batch)
+        yield batch
+
+
+def _table(columns: Columns, rows: I64, place: int) -> pa.Table:
+    numbers = pa.array(rows)
+    names = pa.array([source.name for source in columns.sources], pa.string())
+    table = pa.table(
+        {
+            "input": columns.input.take(numbers),
+            "output": columns.output.take(numbers),
+            "source": pa.DictionaryArray.from_arrays(pa.array(columns.source[rows]), names).cast(pa.string()),
+            "split": pa.repeat(pa.scalar(SPLITS[place]), len(rows)),
+            "answers": columns.answers.take(numbers),
+        }
+    )
+    return table.append_column("real", pa.array(columns.real[rows])) if place == TEST else table
+
+
+def _counts(columns: Columns, taken: Mapping[int, I64]) -> tuple[SourceCount, ...]:
+    counted = [
+        SourceCount(source.name, source.kind, SPLITS[place], int(rows))
+        for place, its in taken.items()
+        for source, rows in zip(
+            columns.sources, np.bincount(columns.source[its], minlength=len(columns.sources)), strict=True
+        )
+        if rows
+    ]
+    return tuple(sorted(counted, key=lambda count: (count.kind, count.source, count.split)))
+
+
+def _weighed(columns: Columns, before: I64, after: I64) -> dict[Source, tuple[int, int]]:
+    counts = (np.bincount(columns.source[rows], minlength=len(columns.sources)).tolist() for rows in (before, after))
+    return dict(zip(columns.sources, zip(*counts, strict=True), strict=True))
+
+
+def _check(request: PrepareRequest) -> None:
+    """InvalidArgument where what is asked for cannot be meant."""
+    if not request.sources:
+        raise InvalidArgument("NO_SOURCES", "There is no dataset to split; wanted at least one.", field="sources")
+    for number, source in enumerate(request.sources):
+        if source.kind == DatasetKind.UNSPECIFIED:
+            raise InvalidArgument(
+                "NO_KIND",
+                f"Source {number} has no kind; wanted retrieved, adapted, generated or user.",
+                field=f"sources[{number}].kind",
+            )
+    if request.max_rows_per_source < 0:
+        raise InvalidArgument(
+            "BAD_CAP",
+            f"max_rows_per_source is {request.max_rows_per_source}; wanted at least 1, or 0 for the default.",
+            field="max_rows_per_source",
+        )
+    for name, most in request.caps.items():
+        if not name or most < 1:
+            raise InvalidArgument(
+                "BAD_CAP", f"The cap of {name[:60]!r} is {most}; wanted at least 1 row.", field=f"caps[{name[:60]}]"
+            )
+    for name, weight in request.mix.items():
+        if not name or not (math.isfinite(weight) and 0 <= weight <= MOST_COPIES):
+            raise InvalidArgument(
+                "BAD_MIX",
+                f"The weight of {name[:60]!r} is {weight:g}; wanted 0 to {MOST_COPIES:g}: how often a row is seen.",
+                field=f"mix[{name[:60]}]",
+            )
 
 
 def _check_size(splits: Splits) -> None:
-    train, test = len(splits.train), len(splits.test)
+    train, test = len(splits.taken[TRAIN]), len(splits.taken[TEST])
     if train >= LEAST_TRAIN and test >= LEAST_TEST:
         return
-    removed = ", ".join(f"{rows:,} {reason}" for reason, rows in sorted(splits.removed.items()) if rows) or "none"
+    removed = ", ".join(f"{rows:,} {reason}" for reason, rows in sorted(splits.removed.items())) or "none"
     raise FailedPrecondition(
         "TOO_FEW_ROWS",
         f"There are {train:,} rows to train on and {test:,} to test on; wanted at least {LEAST_TRAIN} and {LEAST_TEST} "
         f"(taken out: {removed}). Generate more examples or give more data.",
     )
-
-
-def _notes(splits: Splits, candidates: Sequence[Candidate], own_test: Sequence[Candidate] | None) -> Iterable[str]:
-    real = sum(candidate.real for candidate in splits.test)
-    if not real:
-        made = "generated or rewritten by the LLM" if _adapted(splits.test) else "generated"
-        yield f"Every test row was {made}: the scores say how well the student does what the LLM wrote, not more."
-    elif real < len(splits.test):
-        yield f"{real:,} of the {len(splits.test):,} test rows are real; the verdict rests on them."
-    if own_test is not None and any(candidate.row.split == "test" for candidate in candidates):
-        yield "The test split is your own test set, so the datasets' own test splits were used for training."
-    leaked = splits.removed["in_test"]
-    if leaked:
-        yield f"{leaked:,} rows were equal or nearly equal to a test row and were left out of training."
-    if not splits.validation:
-        yield "There are no validation rows: training cannot stop early."
