@@ -29,6 +29,8 @@ _NONSENSE = 20
 _STEERED_EXAMPLES, _STEERED_REQUESTS = 100, 20
 # Examples after which the longest one tells how long an answer may be.
 _TELLING = 20
+# The share of repeats from which on an LLM is one that copies what it is shown.
+_COPIES = 0.2
 # Parts of the run for which the share of repeats is told.
 _STRETCHES = 20
 
@@ -90,11 +92,12 @@ class Job:
         known = self.attributes if self.attributes.labels else replace(self.attributes, labels=collection.labels)
         steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
         written = collection.sample(rng, shape.written)
-        text = prompts.messages(request.spec, shape, written, self.plan, size, steered)
+        drawn = rng if collection.repeated > _COPIES else None
+        text = prompts.messages(request.spec, shape, written, self.plan, size, steered, drawn)
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
         degrees = temperature(request, collection.kept, collection.repeated)
         limit = self.plan.limit(size, longest)
-        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, seed)
+        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, seed, fresh=True)
 
     def proposal(self) -> Ask | None:
         """Asks what the examples may differ in; None where that is known, or not worth a request."""

@@ -81,12 +81,15 @@ def messages(
     plan: Plan,
     number: int,
     steered: Mapping[str, Sequence[str]] | None = None,
+    drawn: random.Random | None = None,
 ) -> tuple[Message, ...]:
     """A request for `number` new examples that keep to what `steered` says of each attribute.
 
-    What does not fit into the plan is left out: written examples first.
+    What does not fit into the plan is left out: written examples first. The demonstrations are the first ones; where
+    `drawn` is given, others each time, so that an LLM that copies them does not copy the same ones.
     """
-    shown = list(spec.demonstrations[: min(size.most, math.ceil(len(spec.demonstrations) * size.share))])
+    most = min(size.most, math.ceil(len(spec.demonstrations) * size.share))
+    shown = drawn.sample(spec.demonstrations, most) if drawn else list(spec.demonstrations[:most])
     already = list(written)
     wishes = "".join(f" {_WISHES[kind]}: {'; '.join(values)}." for kind, values in (steered or {}).items())
     room = plan.prompt_tokens - _AROUND_ALL - tokens(spec.own_instruction) - tokens(wishes)

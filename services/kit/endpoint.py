@@ -48,6 +48,9 @@ FORMATS = ("json_schema", "json_object", "text")
 
 _CONTEXT = re.compile(r"context.{0,20}(length|window|size)|maximum context|exceed.{0,30}context|too many tokens", re.I)
 _CHARS_PER_TOKEN = 4
+# llama.cpp's DRY sampler: what goes on as the prompt does for more than so many tokens becomes ever less likely. It
+# begins anew at a quote, so a short output may still be a part of its input.
+_FRESH = {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 6, "dry_penalty_last_n": 8192}
 _BATCH_PATIENCE = 30
 
 
@@ -71,6 +74,8 @@ class Question(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def seed(self) -> int | None: ...
+    @property
+    def fresh(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class Endpoint:
         self._valid: Counter[tuple[str, int]] = Counter()
         self._invalid: Counter[tuple[str, int]] = Counter()
         self._renamed: dict[str, str | None] = {}  # parameters that this LLM calls otherwise, or does not take
+        self._samplers: dict[str, float] = {}  # what keeps this server's LLM from copying its prompt
         self._beyond_prompt: dict[str, float] = {}  # by schema: tokens of late, less the estimate of the prompt
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
@@ -152,6 +158,7 @@ class Endpoint:
             slots = props.get("total_slots") if isinstance(props, dict) else None
             if isinstance(slots, int) and slots > 0:
                 self.concurrency.narrow_to(2 * slots)  # one waits for each that is served, so that none is idle
+                self._samplers = _FRESH
 
     async def close(self) -> None:
         await self._client.close()
@@ -234,7 +241,8 @@ class Endpoint:
         try:
             # The client's own timeout is one of silence; this one is of the whole answer.
             async with asyncio.timeout(self.timeout_s):
-                raw = await self._client.chat.completions.with_raw_response.create(**self._body(question, chosen))
+                body, own = self._body(question, chosen), self._samplers if question.fresh else {}
+                raw = await self._client.chat.completions.with_raw_response.create(**body, extra_body=own)
         except (TimeoutError, self._openai.APITimeoutError):
             self.concurrency.refused(started)
             text = f"The LLM at {self.shown_url} did not answer within {self.timeout_s:g} s."

@@ -54,6 +54,7 @@ class Ask:
     temperature     0 to 2
     max_tokens      most tokens of the answer; reserved from the budget until the answer is there
     seed            handed to the LLM, which may or may not heed it
+    fresh           keep the LLM from writing the prompt's own sentences again, where its server can
     """
 
     key: str
@@ -62,6 +63,7 @@ class Ask:
     temperature: float = 0.0
     max_tokens: int = 1024
     seed: int | None = None
+    fresh: bool = False
 
 
 class InvalidAnswer(FailedPrecondition):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 import pytest
 
-from services.generator import variety
+from services.generator import prompts, variety
 from services.generator.variety import Attributes
-from services.kit.values import Demonstration
+from services.kit.values import Demonstration, PromptSpec
 
 
 def _of(*outputs: str) -> list[Demonstration]:
@@ -87,3 +88,17 @@ def test_balance(outputs: str, expected: float) -> None:
 def test_labels_that_the_demonstrations_imply(outputs: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Few outputs, each seen twice, are labels; sums that repeat are not, unless the instruction names them."""
     assert variety.implied_labels("Rate it from 1 to 5.", _of(*outputs)) == labels
+
+
+def test_who_copies_is_shown_other_demonstrations() -> None:
+    """The same request shows the first demonstrations, unless they are to be drawn: then others each time."""
+    spec = PromptSpec("Name it.", tuple(Demonstration(f"shown {n}", str(n)) for n in range(8)))
+    plan = prompts.plan(spec, 4096)
+
+    def shown(drawn: random.Random | None) -> frozenset[str]:
+        told = prompts.messages(spec, prompts.SIMPLE, [], plan, 1, None, drawn)[-1]["content"]
+        return frozenset(re.findall(r"shown \d", told))
+
+    assert shown(None) == {"shown 0", "shown 1"}
+    assert len({shown(random.Random(seed)) for seed in range(20)}) > 5
+    assert {len(shown(random.Random(seed))) for seed in range(20)} == {2}
