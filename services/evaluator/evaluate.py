@@ -1,10 +1,12 @@
 """Every contestant answers the same locked test rows; then they are scored, compared and judged.
 
-evaluate ─┬─ student, base          predict.answer, each in a child
+evaluate ─┬─ student, base          predict.answer, each in a child; the student answers the validation split too
           ├─ nearest neighbour      neighbours.answer, in a child
           ├─ teacher                teacher.answer, while the others work
-          ├─ score.score            metrics and intervals, in a child
-          └─ verdict.judge
+          ├─ score.score            metrics, intervals and how alike generated and real rows rank, in a child
+          ├─ verdict.judge
+          ├─ slices.find            where the student fails, in a child
+          └─ notes.notes            what a person should know
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import asyncio
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from services.evaluator import teacher as teachers
 from services.evaluator.neighbours import NeighbourJob, Neighbours
+from services.evaluator.notes import notes
 from services.evaluator.predict import AnswerJob, Answers
-from services.evaluator.score import EXACT_MATCH, ScoreJob, Scores, right_answers
+from services.evaluator.score import ScoreJob, Scores, right_answers
+from services.evaluator.slices import MOST_ROWS, SliceJob, Slices
 from services.evaluator.values import DEFAULT_MARGIN, STUDENT, Contestant, EvaluateRequest, EvaluateResult
-from services.evaluator.verdict import ENOUGH_ROWS, judge
+from services.evaluator.verdict import judge
 from services.kit import worker
 from services.kit.artifacts import Artifacts, table_to_rows
 from services.kit.errors import FailedPrecondition, InvalidArgument
@@ -33,6 +37,9 @@ from services.kit.values import Artifact, Ledger, Progress, Row
 
 Report = Callable[[Progress], None]
 Predictions = tuple[str | None, ...]
+
+# Once everybody else is done, the teacher has so many seconds left; what it has answered by then is measured.
+TEACHER_PATIENCE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,17 @@ class TestSplit:
         return tuple(row.input for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """Predictions by contestant in the request's order, the student's for the validation rows and its ceiling, and what
+    became of the teacher."""
+
+    predictions: dict[str, Predictions]
+    validation: tuple[str, ...]
+    ceiling: float
+    taught: teachers.TeacherAnswers
+
+
 async def evaluate(
     request: EvaluateRequest, artifacts: Artifacts, settings: Settings, llm: Teacher | None, report: Report
 ) -> EvaluateResult:
@@ -61,7 +79,9 @@ async def evaluate(
     test = await asyncio.to_thread(_read, artifacts, request.test)
     asked = next((one for one in request.contestants if one.teacher is not None), None)
     session = llm.session(request.request_id, request.allowance) if llm and asked else None
-    predictions, ceiling, note = await _everyone_answers(request, test, artifacts, settings, asked, session, report)
+    validation = await asyncio.to_thread(_validation, artifacts, request.validation)
+    answered = await _everyone_answers(request, test, validation, artifacts, settings, asked, session, report)
+    predictions = answered.predictions
     scored = await worker.run(
         "services.evaluator.score:score",
         ScoreJob(test.rows, test.real, predictions, request.seed),
@@ -72,11 +92,14 @@ async def evaluate(
     rivals = [one.name for one in request.contestants if one.teacher is None and one.name != STUDENT]
     margin = DEFAULT_MARGIN if request.margin is None else request.margin
     judgement = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
+    split, job = _slice_job(test, validation, predictions[STUDENT], answered.validation)
+    found = await worker.run("services.evaluator.slices:find", job, Slices, settings, report)
     return EvaluateResult(
         scored.scores, scored.comparisons, judgement.verdict, judgement.reason,
         await asyncio.to_thread(_store, artifacts, test, predictions),
-        ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
-        ((note,) if note else ()) + tuple(_notes(request, test, predictions, scored, ceiling)),
+        answered.ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
+        tuple(notes(request, test.rows, test.real, predictions, scored, answered.ceiling, answered.taught, found)),
+        judgement.more_rows, scored.agreements, found.slices, split, found.wrong,
     )  # fmt: skip
 
 
@@ -125,35 +148,55 @@ def _read(artifacts: Artifacts, test: Artifact) -> TestSplit:
     return TestSplit(rows, tuple(bool(value) for value in table.column("real").to_pylist()))
 
 
+def _validation(artifacts: Artifacts, validation: Artifact | None) -> tuple[Row, ...]:
+    """The rows that slices are found on, as many as are looked at; none where there is no such split."""
+    if validation is None or not validation.uri:
+        return ()
+    return tuple(artifacts.read_rows(validation)[:MOST_ROWS])
+
+
+def _slice_job(
+    test: TestSplit, validation: tuple[Row, ...], on_test: Predictions, on_validation: tuple[str, ...]
+) -> tuple[str, SliceJob]:
+    """Which split slices are found on, and the job: on validation rows where there are any."""
+    said = tuple(text or "" for text in on_test)
+    if validation:
+        return "validation", SliceJob(validation, on_validation, test.rows, said)
+    return "test", SliceJob(test.rows, said)
+
+
 async def _everyone_answers(
     request: EvaluateRequest,
     test: TestSplit,
+    validation: tuple[Row, ...],
     artifacts: Artifacts,
     settings: Settings,
     asked: Contestant | None,
     session: Session | None,
     report: Report,
-) -> tuple[dict[str, Predictions], float, str]:
-    """Predictions by contestant in the request's order, the student's ceiling, and a note on the teacher."""
-    models_done = asyncio.Event()
+) -> Answered:
+    models_done, enough = asyncio.Event(), asyncio.Event()
 
     def teacher_answered(done: int) -> None:
         if session and models_done.is_set():  # until then the models' progress is shown
             report(Progress(done, unit="rows", message="the teacher answers", ledger=session.ledger))
 
     # The teacher and the nearest neighbour leave most of this machine to the models, so they go on beside them.
-    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings, teacher_answered))
+    asking = asyncio.ensure_future(_teacher_answers(asked, session, request, test, settings, teacher_answered, enough))
     copying = asyncio.ensure_future(_neighbours_answer(request, test, artifacts, settings))
     found: dict[str, Predictions] = {}
-    ceiling = 0.0
+    students = Answers()
     try:
         for contestant in request.contestants:
             if contestant.model is not None:
-                answers = await _model_answers(contestant, request, test, artifacts, settings, report)
-                found[contestant.name] = answers.outputs
-                ceiling = answers.ceiling if contestant.name == STUDENT else ceiling
+                more = validation if contestant.name == STUDENT else ()
+                answers = await _model_answers(contestant, request, test, more, artifacts, settings, report)
+                found[contestant.name] = answers.outputs[: len(test.rows)]
+                students = answers if contestant.name == STUDENT else students
         models_done.set()
         found |= await copying
+        await asyncio.wait({asking}, timeout=TEACHER_PATIENCE_S)
+        enough.set()
         taught = await asking
     finally:
         asking.cancel()
@@ -161,23 +204,27 @@ async def _everyone_answers(
         await asyncio.gather(asking, copying, return_exceptions=True)
     if asked and any(output is not None for output in taught.outputs):
         found[asked.name] = taught.outputs
-    return {one.name: found[one.name] for one in request.contestants if one.name in found}, ceiling, taught.note
+    predictions = {one.name: found[one.name] for one in request.contestants if one.name in found}
+    return Answered(predictions, students.outputs[len(test.rows) :], students.ceiling, taught)
 
 
 async def _model_answers(
     contestant: Contestant,
     request: EvaluateRequest,
     test: TestSplit,
+    more: tuple[Row, ...],
     artifacts: Artifacts,
     settings: Settings,
     report: Report,
 ) -> Answers:
+    """The answers to the test rows, then to those of `more`."""
     assert contestant.model is not None
-    report(Progress(0, len(test.rows), "rows", f"{contestant.name} is loaded"))
+    inputs = (*test.inputs, *(row.input for row in more))
+    report(Progress(0, len(inputs), "rows", f"{contestant.name} is loaded"))
     with tempfile.TemporaryDirectory(prefix="p2m-evaluator-", ignore_cleanup_errors=True) as folder:
         model = await asyncio.to_thread(artifacts.fetch, contestant.model, Path(folder) / "model")
         answers = tuple(right_answers(row) for row in test.rows) if contestant.name == STUDENT else ()
-        job = AnswerJob(contestant.name, str(model), request.spec, test.inputs, answers)
+        job = AnswerJob(contestant.name, str(model), request.spec, inputs, answers)
         return await worker.run("services.evaluator.predict:answer", job, Answers, settings, report)
 
 
@@ -204,6 +251,7 @@ async def _teacher_answers(
     test: TestSplit,
     settings: Settings,
     after_answer: Callable[[int], None],
+    enough: asyncio.Event,
 ) -> teachers.TeacherAnswers:
     """The teacher's answers to the first rows, None for the others."""
     if asked is None or asked.teacher is None:
@@ -211,9 +259,9 @@ async def _teacher_answers(
     if session is None:
         return teachers.TeacherAnswers(note="The teacher was not measured: no LLM is configured (OPENAI_BASE_URL).")
     first = test.inputs[: asked.teacher.max_rows or None]
-    found = await teachers.answer(session, request.spec, first, settings.llm_concurrency, after_answer)
+    found = await teachers.answer(session, request.spec, first, settings.llm_concurrency, after_answer, enough)
     rest = (None,) * (len(test.rows) - len(first))
-    return teachers.TeacherAnswers(found.outputs + rest, found.note)
+    return replace(found, outputs=found.outputs + rest)
 
 
 def _store(artifacts: Artifacts, test: TestSplit, predictions: dict[str, Predictions]) -> Artifact:
@@ -228,33 +276,3 @@ def _store(artifacts: Artifacts, test: TestSplit, predictions: dict[str, Predict
         columns[f"prediction_{name}"] = list(outputs)
         types.append((f"prediction_{name}", pa.string()))
     return artifacts.put_table(pa.table(columns, schema=pa.schema(types)))
-
-
-def _notes(
-    request: EvaluateRequest, test: TestSplit, predictions: dict[str, Predictions], scored: Scores, ceiling: float
-) -> list[str]:
-    notes = []
-    if not any(test.real):
-        notes.append(
-            "No test row is real: the verdict rests on rows that the LLM wrote, which may be wrong or too easy."
-        )
-    if ceiling < 100:
-        notes.append(
-            f"The student's tokenizer cannot write {100 - ceiling:.1f} % of the right outputs as they stand; "
-            f"its exact match can be at most {ceiling:.1f}."
-        )
-    if "xlm-roberta" not in scored.bertscore_encoder:
-        notes.append(
-            f"BERTScore is by {scored.bertscore_encoder}; its values cannot be compared with those by xlm-roberta-base."
-        )
-    for name, outputs in predictions.items():
-        empty = sum(output is not None and not output.strip() for output in outputs)
-        if empty:
-            notes.append(f"{empty} predictions of {name.replace('_', ' ')} are empty and score 0.")
-    for one in scored.comparisons:
-        is_teacher = any(other.name == one.against and other.teacher for other in request.contestants)
-        if is_teacher and one.metric == EXACT_MATCH and one.rows < ENOUGH_ROWS:
-            notes.append(
-                f"The teacher was measured on {one.rows} rows, fewer than {ENOUGH_ROWS}: the verdict leaves it out."
-            )
-    return notes

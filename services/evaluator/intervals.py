@@ -2,6 +2,7 @@
 
 resamples                    how often each row is drawn, the same for every contestant
 share                        Wilson's interval: a bootstrap of rows that are all right has no width
+difference_of_shares         Newcombe's interval (1998, method 10) of two shares of different rows, from Wilson's
 of_score, of_difference      percentiles of the bootstrap (Efron & Tibshirani, 1993)
 of_share_difference          the same with two pseudo-rows, one won and one lost (Bonett & Price, 2012): without them
                              a handful of rows that all go one way, or rows of which none differs, would give an
@@ -23,7 +24,7 @@ Total = Callable[[Floats, int], Floats]
 """The score of sums over a number of rows: an array (..., k) in, (...) out."""
 
 RESAMPLES = 2000
-_Z = 1.959963984540054  # of a two-sided 95 % interval
+Z = 1.959963984540054  # of a two-sided 95 % interval
 
 
 def resamples(rows: int, seed: int) -> Floats:
@@ -32,12 +33,20 @@ def resamples(rows: int, seed: int) -> Floats:
     return rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES).astype(np.float64)
 
 
-def share(percent: float, rows: int) -> Estimate:
+def share(percent: float, rows: int, z: float = Z) -> Estimate:
     """A share in percent with Wilson's (1927) interval."""
     p, n = percent / 100, rows
-    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return _estimate(percent, max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half)))
+
+
+def difference_of_shares(one: float, rows: int, other: float, other_rows: int, z: float = Z) -> Estimate:
+    """A share in percent less another one, of other rows."""
+    first, second = share(one, rows, z), share(other, other_rows, z)
+    low = math.hypot(one - first.low, second.high - other)
+    high = math.hypot(first.high - one, other - second.low)
+    return _estimate(one - other, one - other - low, one - other + high)
 
 
 def of_score(rows: Floats, total: Total, drawn: Floats) -> Estimate:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.evaluator import intervals
+from services.evaluator.agreement import LEAST_ROWS, agreement
 from services.evaluator.labels import labels_of
-from services.evaluator.values import STUDENT, Comparison, Score
+from services.evaluator.values import STUDENT, Agreement, Comparison, Score
 from services.kit.locations import resolve, split
 from services.kit.values import Progress, Row
 from services.kit.worker import WorkerContext
@@ -33,11 +34,12 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores and comparisons, and the encoder that BERTScore used."""
+    """All scores and comparisons, the encoder that BERTScore used, and how alike generated and real rows rank."""
 
     scores: tuple[Score, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     bertscore_encoder: str = ""
+    agreements: tuple[Agreement, ...] = ()
 
 
 def score(job: ScoreJob, context: WorkerContext) -> Scores:
@@ -68,6 +70,7 @@ def score(job: ScoreJob, context: WorkerContext) -> Scores:
     compared = everything["real"] or everything["all"]
     scores: list[Score] = []
     comparisons: list[Comparison] = []
+    agreements: list[Agreement] = []
     for done, (metric, measure) in enumerate(measures.items()):
         context.raise_if_stopping()
         context.report(Progress(done, len(measures), "metrics", f"scoring by {metric}"))
@@ -78,7 +81,9 @@ def score(job: ScoreJob, context: WorkerContext) -> Scores:
         for name in measured:
             if name != STUDENT:
                 comparisons += _comparison(name, metric, measured, compared, measure.total, job.seed)
-    return Scores(tuple(scores), tuple(comparisons), encoder)
+        if found := _agreement(metric, measured, everything, measure.total, job.seed):
+            agreements.append(found)
+    return Scores(tuple(scores), tuple(comparisons), encoder, tuple(agreements))
 
 
 def _measured(
@@ -163,3 +168,24 @@ def _comparison(
     else:
         difference = intervals.of_difference(ours, theirs, total, intervals.resamples(len(both), seed))
     return [Comparison(name, metric, difference, len(both))]
+
+
+def _agreement(
+    metric: str,
+    measured: dict[str, dict[int, intervals.Floats]],
+    everything: dict[str, list[int]],
+    total: intervals.Total,
+    seed: int,
+) -> Agreement | None:
+    """Of the contestants who answered enough rows of both kinds, on the rows that all of them answered."""
+    import numpy as np
+
+    def enough(by_row: dict[int, intervals.Floats]) -> bool:
+        return all(sum(number in by_row for number in everything[kind]) >= LEAST_ROWS for kind in ("generated", "real"))
+
+    ranked = {name: by_row for name, by_row in measured.items() if enough(by_row)}
+    kinds = []
+    for kind in ("generated", "real"):
+        both = [number for number in everything[kind] if all(number in by_row for by_row in ranked.values())]
+        kinds.append({name: np.stack([by_row[n] for n in both]) for name, by_row in ranked.items()} if both else {})
+    return agreement(metric, kinds[0], kinds[1], total, seed)

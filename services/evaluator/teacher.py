@@ -20,10 +20,12 @@ _MAX_TOKENS = 256
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """Outputs in the order of the inputs, None where it was not asked or gave no answer; what a person should know."""
+    """Outputs in the order of the inputs, None where it was not asked or gave no answer; what a person should know;
+    the numbers of the rows whose answer could not be used."""
 
     outputs: tuple[str | None, ...] = ()
     note: str = ""
+    unusable: tuple[int, ...] = ()
 
 
 async def answer(
@@ -32,17 +34,22 @@ async def answer(
     inputs: Sequence[str],
     at_once: int,
     after_answer: Callable[[int], None] = lambda done: None,
+    enough: asyncio.Event | None = None,
 ) -> TeacherAnswers:
-    """Asks for each input. An answer that cannot be used counts as an empty one. Raises DiskFull alone."""
+    """Asks for each input, until `enough` is set. An answer that cannot be used counts as an empty one.
+
+    Raises DiskFull alone.
+    """
     outputs: list[str | None] = [None] * len(inputs)
     waiting = iter(range(len(inputs)))
     stopped: list[P2MError] = []
+    unusable: list[int] = []
     done = too_long = 0
 
     async def work() -> None:
         nonlocal done, too_long
         for number in waiting:
-            if stopped:
+            if stopped or (enough and enough.is_set()):
                 return
             try:
                 value = await session.ask(
@@ -51,6 +58,7 @@ async def answer(
                 outputs[number] = value["answer"].strip()
             except InvalidAnswer:
                 outputs[number] = ""
+                unusable.append(number)
             except InvalidArgument:
                 too_long += 1
             except DiskFull:
@@ -67,7 +75,7 @@ async def answer(
                 group.create_task(work())
     except* DiskFull as group_of_errors:
         raise group_of_errors.exceptions[0] from None
-    return TeacherAnswers(tuple(outputs), _note(outputs, stopped, too_long))
+    return TeacherAnswers(tuple(outputs), _note(outputs, stopped, too_long), tuple(sorted(unusable)))
 
 
 def messages(spec: PromptSpec, text: str) -> tuple[Message, ...]:
@@ -86,13 +94,18 @@ def as_json(answer: str) -> str:
 
 
 def _note(outputs: Sequence[str | None], stopped: list[P2MError], too_long: int) -> str:
-    answered = sum(output is not None for output in outputs)
+    answered, wanted = sum(output is not None for output in outputs), len(outputs)
+    told = []
     if stopped and isinstance(stopped[0], BudgetExhausted):
-        return f"The teacher answered {answered} of {len(outputs)} rows; then its budget was spent."
-    if stopped and not answered:
-        return f"The teacher was not measured: {stopped[0].message}"
-    if stopped:
-        return f"The teacher answered {answered} of {len(outputs)} rows; then it failed: {stopped[0].message}"
+        told.append(f"The teacher answered {answered} of {wanted} rows; then its budget was spent.")
+    elif stopped and not answered:
+        told.append(f"The teacher was not measured: {stopped[0].message}")
+    elif stopped:
+        told.append(f"The teacher answered {answered} of {wanted} rows; then it failed: {stopped[0].message}")
+    elif answered + too_long < wanted:
+        told.append(
+            f"The teacher answered {answered} of {wanted} rows and was not asked for the others, since it was slow."
+        )
     if too_long:
-        return f"The teacher could not read {too_long} of {len(outputs)} inputs, which are too long for it."
-    return ""
+        told.append(f"The teacher could not read {too_long} of {wanted} inputs, which are too long for it.")
+    return " ".join(told)

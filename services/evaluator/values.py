@@ -3,7 +3,9 @@
 EvaluateRequest ── Contestant ── TeacherRows
 EvaluateResult ─┬─ Score ── Estimate
                 ├─ Comparison ── Estimate
-                └─ Verdict
+                ├─ Verdict
+                ├─ Agreement ── Estimate
+                └─ ErrorSlice ── Estimate, ErrorExample
 PredictRequest, PredictResult
 MeasureRequest
 MeasureResult ── Latency
@@ -57,6 +59,7 @@ class EvaluateRequest:
     test: Artifact = field(default_factory=Artifact)
     seed: int = 0
     margin: float | None = None
+    validation: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,41 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau between the scores on generated and on real rows, by one metric."""
+
+    metric: str = ""
+    tau: Estimate = Estimate()
+    contestants: int = 0
+    generated_rows: int = 0
+    real_rows: int = 0
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """A row that the student got wrong."""
+
+    input: str = ""
+    output: str = ""
+    prediction: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorSlice:
+    """Rows with something in common that the student gets wrong more often than the others."""
+
+    name: str = ""
+    kind: str = ""
+    rows: int = 0
+    error_rate: Estimate = Estimate()
+    rest_error_rate: Estimate = Estimate()
+    difference: Estimate = Estimate()
+    examples: tuple[ErrorExample, ...] = ()
+    test_rows: int = 0
+    test_error_rate: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class EvaluateResult:
     """The measurements."""
 
@@ -102,6 +140,11 @@ class EvaluateResult:
     bertscore_encoder: str = ""
     ledger: Ledger = field(default_factory=Ledger)
     notes: tuple[str, ...] = ()
+    more_rows: int = 0
+    agreements: tuple[Agreement, ...] = ()
+    slices: tuple[ErrorSlice, ...] = ()
+    slices_split: str = ""
+    slices_wrong: str = ""
 
 
 @dataclass(frozen=True)
