@@ -105,6 +105,22 @@ def _json(command: Any) -> Any:
     "--adapt/--no-adapt", default=None, help="Have the LLM rewrite the found dataset; by default where it fits in part."
 )
 @click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Most rows taken from a dataset; default 3000.")
+@click.option(
+    "--cap",
+    "caps",
+    multiple=True,
+    metavar="SOURCE=N",
+    help="Most rows of a source: retrieved, adapted, generated, user, or a file's or dataset's name. Repeatable.",
+)
+@click.option(
+    "--mix",
+    multiple=True,
+    metavar="SOURCE=WEIGHT",
+    help="How often its training rows are seen in an epoch, 0 to 10: retrieved=1,generated=0.5. Repeatable.",
+)
+@click.option(
+    "--keep-near-duplicates", is_flag=True, help="Remove equal rows only: for inputs that share long passages."
+)
 @click.option("--model", default="", metavar="ID", help="This model instead of the search's choice.")
 @click.option("--max-size", metavar="SIZE", help="Most bytes of the model's weights, such as 300MB; default 3GB.")
 @click.option("--cpu-latency", metavar="TIME", help="Most time of one answer on a CPU, such as 50ms; default: any.")
@@ -474,7 +490,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
     from p2m.common.v1 import common_pb2
     from p2m.run.v1 import run_pb2
 
-    from orchestrator import amounts
+    from orchestrator import amounts, mixing
     from orchestrator.commands import Job
     from services.kit.wire import to_message
 
@@ -489,6 +505,9 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         ask=given["ask"],
         adapt=given["adapt"],
         prefer=common_pb2.Prefer.Value(f"PREFER_{given['prefer'].upper()}") if given["prefer"] else None,
+        mix=mixing.weights(given["mix"]),
+        caps=mixing.caps(given["caps"]),
+        keep_near_duplicates=given["keep_near_duplicates"],
         judge=given["judge"],
     )
     if given["attributes"]:

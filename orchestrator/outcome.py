@@ -43,7 +43,9 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                     were; batched int: requests that went by batch; notes [str]} | None
     prepare         {counts [{source, kind "retrieved" | "adapted" | "generated" | "user",
                     split, rows}],
-                    removed {reason: int}, notes [str]}
+                    removed {reason: int}, notes [str],
+                    leaks [{source, kind, split, repeats "test" | "validation" | "demonstration", near bool, rows,
+                    examples [{input, other}]}], labels [{label, train, validation, test}]: where outputs are labels}
     data_by_source  {source: {train int, validation int, test int, kind}}
     training        {history [{step, epoch, train_loss, validation_loss float | None}], best_step, parameters, seconds,
                     weights_sha256, notes [str], hyper_parameters {name: value, only those that were set},
@@ -177,7 +179,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
                                                              "batched", "notes")}
         if "rows" in generated
         else None,
-        "prepare": {"counts": counts, "removed": done["prepare"]["removed"], "notes": done["prepare"]["notes"]},
+        "prepare": {"counts": counts, **{key: done["prepare"][key] for key in ("removed", "notes", "leaks", "labels")}},
         "data_by_source": _by_source(counts),
         "training": {
             **{key: trained[key] for key in ("history", "best_step", "parameters", "seconds", "weights_sha256", "notes",

@@ -23,7 +23,7 @@ import grpc
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
-from orchestrator import attributes, constraints, run_data
+from orchestrator import attributes, constraints, mixing, run_data
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
@@ -250,6 +250,7 @@ def _check_options(options: run_pb2.RunOptions) -> None:
         )
     constraints.check(options)
     attributes.check(options.attributes)
+    mixing.check(options)
     generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)
     if options.dataset and options.skip_datasets:
         raise InvalidArgument(

@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import adaptation, attributes, constraints, leases, variety
+from orchestrator import adaptation, attributes, constraints, leases, mixing, variety
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -200,7 +200,7 @@ async def _load(step: Step, pick: str, by: str, found: dict[str, Any], ledger: L
     result = await step.stages.retrieve(
         dataset_retriever_pb2.RetrieveRequest(
             request_id=f"{step.name}/retrieve/{_word(pick)}", dataset=pick, config=look.config, input_columns=inputs,
-            output_column=output, max_rows=step.options.max_rows_per_source, revision=look.revision,
+            output_column=output, max_rows=mixing.rows_to_load(step.options, pick), revision=look.revision,
         ),
         step.report,
     )  # fmt: skip
@@ -377,7 +377,8 @@ async def prepare(step: Step) -> Outcome:
     request = trainer_pb2.PrepareRequest(
         request_id=f"{step.name}/prepare", sources=sources, spec=step.spec, seed=step.options.seed,
         test=step.options.test if step.options.HasField("test") else None,
-        max_rows_per_source=step.options.max_rows_per_source,
+        max_rows_per_source=step.options.max_rows_per_source, caps=step.options.caps, mix=step.options.mix,
+        keep_near_duplicates=step.options.keep_near_duplicates,
     )  # fmt: skip
     result = await step.stages.prepare(request, step.report)
     values = plain(result)

@@ -6,6 +6,7 @@
         ├── scores       verdict, scores, comparisons, scores by source
         ├── training     the loss curve
         ├── data         rows by source, rows left out
+        ├── leakage      rows that repeated another split, labels
         ├── generation   how varied the generated examples are, what was left out
         ├── examples     right and wrong answers
         ├── choices      the dataset and the model, out of which

@@ -17,6 +17,7 @@ from orchestrator.report.choices import choices
 from orchestrator.report.data import data
 from orchestrator.report.examples import examples
 from orchestrator.report.generation import generation
+from orchestrator.report.leakage import leakage
 from orchestrator.report.reproduce import notes, reproduce
 from orchestrator.report.scores import comparisons, scores, slices, verdict_of
 from orchestrator.report.spending import spending
@@ -34,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     slices,
     training,
     data,
+    leakage,
     generation,
     examples,
     choices,

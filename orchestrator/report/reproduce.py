@@ -49,10 +49,12 @@ def command(record: dict[str, Any]) -> str:
             words += [flag, shlex.quote(number(options[option]))]
     if options.get("max_cpu_latency_ms"):
         words += ["--cpu-latency", f"{options['max_cpu_latency_ms']:.10g}ms"]
+    for option, flag in (("caps", "--cap"), ("mix", "--mix")):
+        words += [f"{flag} {shlex.quote(f'{name}={number(value)}')}" for name, value in (options.get(option) or {}).items()]
     if options.get("languages"):
         words += ["--languages", shlex.quote(",".join(options["languages"]))]
     for option, flag in (
-        ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
+        ("keep_near_duplicates", "--keep-near-duplicates"), ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
         ("ask", "--ask"), ("adapt", "--adapt"),
         ("include_gated", "--include-gated"), ("judge", "--judge"), ("attributes", "--attributes FILE"),
     ):  # fmt: skip
