@@ -321,14 +321,18 @@ async def test_a_dry_run_says_the_cost_and_does_nothing(p2m: Cli) -> None:
     assert told.status == 0
     assert set(costs) == {"parse", "datasets", "generate", "models", "evaluate", "total"}
     for levels in costs.values():
-        for unit in ("requests", "tokens", "dollars"):
+        for unit in ("requests", "tokens", "dollars", "dollars_by_batch"):
             assert 0 < levels["low"][unit] <= levels["expected"][unit] <= levels["high"][unit]
     for unit in ("requests", "tokens"):
         assert costs["total"]["high"][unit] == sum(costs[stage]["high"][unit] for stage in costs if stage != "total")
     assert [path.name for path in p2m.home.iterdir()] == ["p2m.log"]
     shown = await p2m("run", "prompt.txt", "--dry-run", "--budget", "2")
     assert shown.status == 0 and "generate" in shown.out and "The budget stops it at $2.00" in shown.out
-    assert "Asked of" not in shown.out
+    assert "Asked of" not in shown.out and "With --prefer cost, by batches, it is $" in shown.out
+    by_batch = costs["generate"]["expected"]["dollars_by_batch"]
+    assert by_batch == pytest.approx(costs["generate"]["expected"]["dollars"] / 2)
+    shown = await p2m("run", "prompt.txt", "--dry-run", "--prefer", "cost")
+    assert "That is with --prefer cost" in shown.out
     asked = ("--licence", "permissive", "--languages", "ja,en", "--max-size", "300MB", "--cpu-latency", "50ms")
     shown = await p2m("run", "prompt.txt", "--dry-run", *asked)
     assert "Asked of the model: at most 300 MB, at most 50 ms an answer on a CPU, permissive licence" in shown.out
