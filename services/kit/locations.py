@@ -5,6 +5,7 @@ folder:<path>                        a folder on this machine
 hub:<name>[@<revision>]              the Hugging Face hub, safetensors only; its code is never run
 
 resolve(location, settings)          the folder of files on this machine, downloaded where need be
+gguf_file(folder)                    the weights of a folder without safetensors that holds one GGUF file
 reachable(location, settings)        whether `resolve` could work from here, without a request
 cached_names(settings)               hub models that may be on this machine
 """
@@ -48,6 +49,16 @@ def resolve(location: str, settings: Settings, max_bytes: int | None = None) -> 
     if kind == "folder":
         return _folder(rest)
     return _from_hub(rest, settings, max_bytes)
+
+
+def gguf_file(folder: Path) -> str | None:
+    """The name of the one GGUF file of a folder that has no safetensors; None for any other folder.
+
+    GGUF is, as safetensors, numbers and words alone: reading it runs no code. It holds the tokenizer and the
+    configuration too.
+    """
+    found = sorted(file.name for file in folder.glob("*.gguf"))
+    return found[0] if len(found) == 1 and not any(folder.rglob("*.safetensors")) else None
 
 
 def reachable(location: str, settings: Settings) -> bool:
@@ -176,9 +187,10 @@ def _folder(path: str) -> Path:
     folder = Path(os.path.expanduser(path))  # leaves "~nobody" as it is
     if not os.path.isdir(folder):
         raise NotFound("NO_SUCH_FOLDER", f"There is no folder {folder}.")
-    if not any(folder.rglob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")) and not gguf_file(folder):
         raise FailedPrecondition(
-            "NO_SAFETENSORS", f"{folder} holds no .safetensors file; other formats can run code and are not read."
+            "NO_SAFETENSORS",
+            f"{folder} holds no .safetensors file, and not one .gguf; other formats can run code and are not read.",
         )
     return folder
 

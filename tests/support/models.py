@@ -5,6 +5,7 @@
                            mistake after 10 epochs of 400 rows (learning rate 3e-3, 512 tokens a batch; 2 s)
     tiny_gpt2(folder)      decoder alone, GPT-2: likewise after 20 epochs (5e-3; 5 s)
     tiny_llama, tiny_bart, tiny_mt5, tiny_umt5, tiny_pair, tiny_roberta     the other families, as small
+    tiny_gguf(folder)      a Llama in a GGUF file, as llama.cpp reads it, its tokenizer inside
     copy_rows(number)      the task: "word3 word7 word1" -> "word3"
 
 Their vocabulary has the words "word0" ... "word19", the letters, digits and marks, so that any ASCII text has tokens.
@@ -96,6 +97,59 @@ def tiny_llama(folder: Path) -> Path:
         num_key_value_heads=2, max_position_embeddings=128, bos_token_id=0, eos_token_id=1, tie_word_embeddings=True,
     )  # fmt: skip
     return _save(LlamaForCausalLM(config), tokenizer, folder)
+
+
+def tiny_gguf(folder: Path) -> Path:
+    """A Llama as one GGUF file: byte-level tokens, one merge ("a" and "b"), some matrices packed in 8 bits."""
+    import numpy as np
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf.quants import quantize
+
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters, "ab"]
+    width, heads, hidden, layers = 64, 4, 128, 2
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(folder / "tiny.gguf", "llama")
+    writer.add_block_count(layers)
+    writer.add_context_length(128)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3, *[1] * (len(tokens) - 3)])  # 3: control tokens
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    rng = np.random.default_rng(0)
+
+    def matrix(name: str, rows: int, columns: int, packed: bool = False) -> None:
+        numbers = rng.normal(0, 0.02, (rows, columns)).astype(np.float32)
+        kind = GGMLQuantizationType.Q8_0 if packed else GGMLQuantizationType.F32
+        writer.add_tensor(f"{name}.weight", quantize(numbers, kind) if packed else numbers, raw_dtype=kind)
+
+    matrix("token_embd", len(tokens), width)
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    for layer in range(layers):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(width, np.float32))
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            matrix(f"blk.{layer}.{name}", width, width, packed=True)
+        matrix(f"blk.{layer}.ffn_gate", hidden, width)
+        matrix(f"blk.{layer}.ffn_up", hidden, width)
+        matrix(f"blk.{layer}.ffn_down", width, hidden)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder
 
 
 def tiny_bart(folder: Path) -> Path:

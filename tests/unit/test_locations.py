@@ -51,6 +51,18 @@ def test_a_folder_without_safetensors_is_refused(settings: Settings, tmp_path: P
         locations.resolve(f"folder:{tmp_path}", settings)
 
 
+def test_one_gguf_file_is_a_model(settings: Settings, tmp_path: Path) -> None:
+    """A folder with one GGUF file is a model; with safetensors beside it these are meant; two are refused."""
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    assert locations.resolve(f"folder:{tmp_path}", settings) == tmp_path
+    assert locations.gguf_file(tmp_path) == "a.gguf"
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    with pytest.raises(FailedPrecondition, match="not one"):
+        locations.resolve(f"folder:{tmp_path}", settings)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert locations.gguf_file(tmp_path) is None and locations.resolve(f"folder:{tmp_path}", settings) == tmp_path
+
+
 async def test_the_hub_gives_safetensors_alone(settings: Settings, tmp_path: Path) -> None:
     """A download holds weights as safetensors and configuration: no pickle, no code; offline it is found again."""
     async with Hub() as hub:

@@ -243,8 +243,8 @@ def whole(settings: Settings, artifacts: Artifacts, tmp_path: Path) -> TrainResu
 
 
 def _with_dropout(tmp_path: Path) -> Path:
-    folder = tiny_encoder(tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"hidden_dropout_prob": 0.1}
+    folder = tiny_t5(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"dropout_rate": 0.1}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
