@@ -1,26 +1,32 @@
 """How fast the trainer's step is: one JSON line.
 
     python -m bench.training --model DIR --data FILE [--limit N] --epochs E --batch-size B --max-length L [--out DIR]
-                             [--bound]
+                             [--bound] [--batch-tokens T] [--learning-rate R]
 
-seconds           of tokenising and training; imports, loading, validation and saving are not in it
-items_per_second  rows times epochs, by seconds
-padding_share     of the tokens in the batches, in percent
-final_loss        mean loss per output token over the last epoch
-bound_share       with --bound: the time that the same machine needs for the matrix products of the unpadded rows alone,
-                  at the rate of one large product, in percent of `seconds`; null without
+seconds                 of tokenising and training; imports, loading, validation and saving are not in it
+items_per_second        rows times epochs, by seconds
+tokens_per_second       tokens read and written, padding not counted, by seconds
+padding_share           of the tokens in the batches, in percent
+final_loss              mean loss per output token over the last epoch
+bare_tokens_per_second  with --bound: tokens a second of a bare loop: the same model, rows of L tokens each, tokenised
+                        before, as many tokens in a batch as above; nothing is padded, sorted, clipped, logged, saved
+bound_share             with --bound: tokens_per_second in percent of bare_tokens_per_second; null without
 
-The data are rows of input and output. An encoder alone becomes an encoder-decoder, as in a run. Inputs and outputs are
-cut to L tokens, and to what the model can take.
+The bare loop's steps are taken in turn with the others, so that a busy machine slows down both. The data are rows of
+input and output. An encoder alone becomes an encoder-decoder, as in a run. Inputs and outputs are cut to L tokens, and
+to what the model can take. --batch-tokens makes batches as a run does, by their tokens and not their rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,101 +45,103 @@ def main() -> int:
     parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="rows in a step")
     parser.add_argument("--max-length", required=True, type=int, metavar="L", help="most tokens of an input")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the trained model here")
-    parser.add_argument("--bound", action="store_true", help="measure the machine's own limit too")
+    parser.add_argument("--bound", action="store_true", help="measure a bare loop too")
+    parser.add_argument("--batch-tokens", type=int, metavar="T", help="tokens in a step, in the place of rows")
+    parser.add_argument("--learning-rate", type=float, default=5e-5, metavar="R")
     args = parser.parse_args()
 
     # These import torch, which would slow down --help.
     from services.trainer import pretrained
-    from services.trainer.train import prepare_torch
+    from services.trainer.loop import prepare_torch
 
     rows = read_files(args.data)[: args.limit]
     prepare_torch(Settings().threads)
     student = pretrained.load(args.model, 0, args.max_length, args.max_length)
-    measured, data = _train(student, rows, args.epochs, args.batch_size)
-    bound = _bound_seconds(student, data) * args.epochs if args.bound else None
-    measured["bound_share"] = None if bound is None else round(100 * bound / measured["seconds"], 2)
+    print(json.dumps(_train(student, rows, args)))
     if args.out:
         pretrained.save(student, args.out)
-    print(json.dumps(measured))
     return 0
 
 
-def _train(student: Any, rows: Sequence[Any], epochs: int, batch_size: int) -> tuple[dict[str, Any], Any]:
-    """The figures, and the tokens of the rows."""
-    from services.trainer.batches import batches, padding_share
-    from services.trainer.train import adamw, set_learning_rate, step
+def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[str, Any]:
+    from services.trainer.batches import ANY_TOKENS, Plan, padding_share
+    from services.trainer.loop import adamw, set_learning_rate, step
+    from services.trainer.losses import OutputLoss
+    from services.trainer.parallel import Team
+    from services.trainer.tokens import tokenise
 
-    started = time.perf_counter()
-    data = student.encode(PromptSpec(), [row.input for row in rows], [row.output for row in rows])
-    lengths = [(len(read), len(written)) for read, written in data]
-    by_epoch = [batches(lengths, 1 << 60, 0, epoch, batch_size) for epoch in range(epochs)]
-    plan = [batch for epoch in by_epoch for batch in epoch]
-    optimizer = adamw(student.model, 5e-5)
-    losses = []
-    for number, batch in enumerate(plan):
-        set_learning_rate(optimizer, number, len(plan))
-        losses.append(step(student, [data[row] for row in batch], optimizer))
-        print(f"\rstep {number + 1} of {len(plan)}", end="", file=sys.stderr, flush=True)
-    seconds = time.perf_counter() - started
+    team = Team()
+    bare_student = copy.deepcopy(student) if args.bound else None
+    with tempfile.TemporaryDirectory(prefix="p2m-bench-") as folder:
+        started = time.perf_counter()
+        tokens = tokenise(student, PromptSpec(), rows, Path(folder) / "tokens")
+        limits = (args.batch_tokens, 1 << 30) if args.batch_tokens else (ANY_TOKENS, args.batch_size)
+        plan = Plan(tokens.lengths, limits[0], 0, args.epochs, limits[1])
+        seconds = time.perf_counter() - started
+        module = team.join(OutputLoss(student))
+        optimizer = adamw(student.model, args.learning_rate)
+        trained = int(tokens.lengths.sum()) * args.epochs
+        bare = (
+            _bare_steps(bare_student, tokens, trained / plan.steps, args) if args.bound else itertools.repeat((0, 0.0))
+        )
+        bare_tokens, bare_seconds, losses = 0, 0.0, []
+        for number, batch in enumerate(plan.from_step(0)):
+            started = time.perf_counter()
+            set_learning_rate(optimizer, number / plan.steps, plan.steps)
+            loss, written = step(module, tokens, batch, optimizer, None, team)
+            losses.append((loss.item(), written))
+            seconds += time.perf_counter() - started
+            done, took = next(bare)
+            bare_tokens, bare_seconds = bare_tokens + done, bare_seconds + took
+            print(f"\rstep {number + 1} of {plan.steps}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    last = losses[-len(by_epoch[-1]) :]
-    figures = {
+    last = losses[-plan.epoch_steps :]
+    per_second = trained / seconds
+    bound = bare_tokens / bare_seconds if args.bound else None
+    return {
         "seconds": round(seconds, 3),
-        "items_per_second": round(len(rows) * epochs / seconds, 3),
-        "padding_share": round(100 * padding_share(lengths, plan), 2),
-        "final_loss": round(sum(loss for loss, _ in last) / sum(tokens for _, tokens in last), 4),
+        "items_per_second": round(len(rows) * args.epochs / seconds, 3),
+        "tokens_per_second": round(per_second, 1),
+        "padding_share": round(100 * padding_share(tokens.lengths, list(plan.from_step(0))), 2),
+        "final_loss": round(sum(loss for loss, _ in last) / sum(written for _, written in last), 4),
+        "bare_tokens_per_second": bound and round(bound, 1),
+        "bound_share": bound and round(100 * per_second / bound, 2),
     }
-    return figures, data
 
 
-def _bound_seconds(student: Any, data: Sequence[tuple[list[int], list[int]]]) -> float:
-    """Seconds for one epoch's matrix products over the unpadded rows, at the machine's rate."""
-    flops = _flops_by_length(student)
-    return float(sum(flops(len(read), len(written)) for read, written in data) / _flops_per_second())
+def _bare_steps(
+    student: Any, tokens: Any, batch_tokens: float, args: argparse.Namespace
+) -> Iterator[tuple[int, float]]:
+    """Steps of a bare loop, for ever: their tokens and seconds.
 
-
-def _flops_by_length(student: Any) -> Any:
-    """The operations of one row's forward and backward pass as a function of what it reads and writes.
-
-    They are a polynomial of degree two in both lengths, so that a few counted rows give it exactly.
+    A row reads L tokens and writes as many for each read as the data's rows do, so that both loops do the same work for
+    a token.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from services.trainer.train import loss_of
+    from services.trainer.losses import half_precision
 
-    student.model.set_attn_implementation("eager")  # the counter does not know every fused kernel
-    counted = {}
-    for read in (8, 16, 32):
-        for written in (4, 8, 12):
-            with FlopCounterMode(display=False) as counter:
-                loss_of(student, [([student.eos] * read, [student.eos] * written)])[0].backward()
-            counted[read, written] = counter.get_total_flops()
-    student.model.zero_grad(set_to_none=True)
-
-    def terms(read: int, written: int) -> list[float]:
-        return [1, read, written, read * read, written * written, read * written]
-
-    points = torch.tensor([terms(*lengths) for lengths in counted], dtype=torch.float64)
-    values = torch.tensor(list(counted.values()), dtype=torch.float64)
-    weights = torch.linalg.lstsq(points, values).solution
-    return lambda read, written: float(torch.tensor(terms(read, written), dtype=torch.float64) @ weights)
-
-
-def _flops_per_second(size: int = 2048, repeats: int = 10) -> float:
-    """Operations a second in the best of some square matrix products in 32 bits, on the device of the training."""
-    import torch
-
-    from services.trainer.train import device
-
-    a, b = (torch.rand(size, size, device=device()) for _ in range(2))
-    best = 0.0
-    for _ in range(repeats):
+    read, written = (int(total) for total in tokens.lengths.sum(axis=0))
+    reads = min(args.max_length, student.max_input_tokens)
+    writes = max(1, round(reads * written / read))
+    rows = max(1, round(batch_tokens / (reads + writes)))
+    on = next(student.model.parameters()).device
+    words = torch.randint(5, len(student.tokenizer), (rows, reads), device=on)
+    answers = torch.randint(5, len(student.tokenizer), (rows, writes), device=on)
+    if student.decoder_only:
+        words = torch.cat((words, answers), dim=1)
+        answers = torch.cat((torch.full((rows, reads), -100, device=on), answers), dim=1)
+    optimizer = torch.optim.AdamW(student.model.parameters(), lr=1e-5, fused=True)
+    finished: Callable[[], None] = torch.cuda.synchronize if on.type == "cuda" else lambda: None
+    while True:
         started = time.perf_counter()
-        product = a @ b
-        float(product[0, 0])  # waits for a device that works in the background
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best
+        with half_precision(on):
+            loss = student.model(input_ids=words, labels=answers).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        finished()
+        yield rows * (reads + writes), time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
         exp_avg.safetensors
         exp_avg_sq.safetensors
         best.safetensors            the best weights so far, where they are not those above
-        random.safetensors          the states of the random generators
         manifest.json               written last: the digests of the others, the progress, what the training is of
 
 A slot without a manifest, or with a file that is not what the manifest says, is no checkpoint: the other one is taken.
@@ -43,6 +42,7 @@ class Progress:
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
+    best_exact_match: float = 0.0
     stale: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0
@@ -76,7 +76,6 @@ class Checkpoints:
         for part in ADAMW_STATE:
             state = {name: of_weight[part] for name, of_weight in stepped.items()}
             digests[part] = self._put(f"{slot}/{part}.safetensors", plain(state))
-        digests["random"] = self._put(f"{slot}/random.safetensors", _random_state())
         manifest = {"content": self._content, "digests": digests, "progress": json.loads(to_json(progress))}
         self._store.put(f"{slot}/manifest.json", json.dumps(manifest).encode())
         self._next = 1 - self._next
@@ -172,17 +171,6 @@ def _put_back(files: dict[str, Path], model: torch.nn.Module, optimizer: torch.o
     for name, weight in model.named_parameters():
         if name in state["step"]:
             optimizer.state[weight] = {part: state[part][name].to(weight.device) for part in ADAMW_STATE}
-    random = load_file(files["random"])
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
-
-
-def _random_state() -> Tensors:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
 
 
 def _digest(path: Path) -> str:
