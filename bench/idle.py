@@ -174,6 +174,12 @@ class IdleTrainer(_Idle, trainer_pb2_grpc.TrainerServiceServicer):
         async for event in self.stream(request, trainer_pb2.TrainResponse, result):
             yield event
 
+    async def Export(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async for event in self.stream(
+            request, trainer_pb2.ExportResponse, trainer_pb2.ExportResult(model=request.model)
+        ):
+            yield event
+
 
 class IdleEvaluator(_Idle, evaluator_pb2_grpc.EvaluatorServiceServicer):
     name = "evaluator"
@@ -191,6 +197,12 @@ class IdleEvaluator(_Idle, evaluator_pb2_grpc.EvaluatorServiceServicer):
             predictions=predictions, verdict=3, verdict_reason="Not enough evidence: nothing was measured."
         )
         async for event in self.stream(request, evaluator_pb2.EvaluateResponse, result):
+            yield event
+
+    async def Measure(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        latency = evaluator_pb2.Latency(p50_ms=10, p95_ms=20, mean_ms=12, inputs=100, threads=1)
+        result = evaluator_pb2.MeasureResult(same=100, latency=latency, runtime="idle")
+        async for event in self.stream(request, evaluator_pb2.MeasureResponse, result):
             yield event
 
 

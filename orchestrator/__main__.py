@@ -140,6 +140,13 @@ def _json(command: Any) -> Any:
 @click.option(
     "--teacher-rows", type=click.IntRange(0), metavar="N", help="Test rows that the LLM answers too; default 100."
 )
+@click.option(
+    "--export",
+    "export_formats",
+    metavar="FORMATS",
+    help="Write the model as onnx, onnx-int8, ctranslate2-int8, safetensors-bf16 (joined by commas) or none; default: "
+    "one in 8 bits that suits it.",
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of all that is random; default 0.")
 @click.option(
     "--budget",
@@ -336,6 +343,66 @@ def demo(run: str, host: str, port: int | None, share: bool, password: str | Non
     return _execute(lambda terminal, settings: page.serve(terminal, settings, wanted))
 
 
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "written_as",
+    type=click.Choice(["ctranslate2-int8", "onnx-int8", "onnx", "safetensors-bf16"]),
+    required=True,
+    help="onnx takes every model; ctranslate2-int8 T5, BART, Marian, GPT-2, Llama and their like.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write.")
+@_connect
+@_json
+def export(run: str, written_as: str, out: Path, connect: str, as_json: bool) -> int:
+    """Write a finished run's model in another format, and measure it.
+
+    \b
+    Example:
+      p2m export normalise-dates --format onnx-int8 --out dates-onnx
+    """
+    from orchestrator import export_command
+
+    wanted = export_command.Wanted(run, written_as, out, connect, as_json)
+    return _execute(lambda terminal, settings: export_command.export(terminal, settings, wanted))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 shows it to others.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--format",
+    "served",
+    default="",
+    metavar="FORMAT",
+    help="model (as trained), onnx-int8, ...; default: the fastest that is hardly worse than the model as trained.",
+)
+@click.option(
+    "--token",
+    metavar="WORD",
+    help="Ask for it as a bearer token, and on the page as a password. Better: the variable P2M_SERVE_TOKEN.",
+    envvar="P2M_SERVE_TOKEN",
+)
+@click.option("--page/--no-page", default=True, help="The demo's page too, at /.")
+@_connect
+def serve(run: str, host: str, port: int, served: str, token: str | None, page: bool, connect: str) -> int:
+    """Serve a finished run's model: a REST service and a page.
+
+    RUN is a run's name or its folder. A folder is all that is needed, on any machine: pip install 'p2m[serve]'.
+
+    \b
+    Examples:
+      p2m serve runs/normalise-dates
+      curl -s localhost:8000/v1/predict -H 'content-type: application/json' -d '{"inputs": ["on 5 May"]}'
+    """
+    from orchestrator import serving
+
+    wanted = serving.Wanted(run, host, port, served, token or "", page, connect)
+    return _execute(lambda terminal, settings: serving.serve(terminal, settings, wanted))
+
+
 @cli.group(cls=_Prose)
 def catalogue() -> None:
     """The datasets and models that p2m can find."""
@@ -515,6 +582,11 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
 
         options.attributes.CopyFrom(attributes.read(given["attributes"]))
     _constrain(options, given)
+    if given["export_formats"] is not None:
+        from orchestrator import exports
+
+        options.export_formats.extend(one.strip() for one in given["export_formats"].split(",") if one.strip())
+        exports.check([*options.export_formats])
     plain = {
         "number": given["number"], "learning_rate": given["learning_rate"], "epochs": given["epochs"],
         "batch_tokens": given["batch_tokens"], "seed": given["seed"], "teacher_rows": given["teacher_rows"],

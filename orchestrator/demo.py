@@ -175,7 +175,6 @@ def build(record: dict[str, Any], report: str, predict: Predict) -> Any:
 def launch(blocks: Any, page: Page) -> tuple[str, str | None]:
     """Starts serving in a thread; returns the local and, where asked for and possible, the public address."""
     gr = _gradio()
-    font = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
     port = page.port if page.port is not None else next((p for p in _PORTS if _free(page.host, p)), 0)
     if port and not _free(page.host, port):
         raise FailedPrecondition("PORT_TAKEN", f"Port {port} of {page.host} cannot be used: is it taken? Try --port 0.")
@@ -188,9 +187,25 @@ def launch(blocks: Any, page: Page) -> tuple[str, str | None]:
         quiet=True,
         ssr_mode=False,
         footer_links=[],
-        theme=gr.themes.Default(font=font, font_mono=("ui-monospace", "Menlo", "DejaVu Sans Mono", "monospace")),
+        theme=_theme(gr),
     )
     return str(local), shared
+
+
+def mounted(app: Any, blocks: Any, password: str) -> Any:
+    """The FastAPI application `app` with the page at /; with a password it asks for it."""
+    gr = _gradio()
+    blocks.queue(max_size=64)
+    return gr.mount_gradio_app(
+        app, blocks, path="/", auth=(USER, password) if password else None, footer_links=[], ssr_mode=False,
+        theme=_theme(gr), max_file_size="1mb",
+    )  # fmt: skip
+
+
+def _theme(gr: Any) -> Any:
+    """The fonts that are there: none is fetched."""
+    font = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+    return gr.themes.Default(font=font, font_mono=("ui-monospace", "Menlo", "DejaVu Sans Mono", "monospace"))
 
 
 def _side(record: dict[str, Any]) -> Markup:

@@ -23,7 +23,7 @@ from orchestrator.amounts import seconds_text, spend_text
 from services.kit.values import Ledger
 from services.kit.wire import from_message
 
-STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "report")
+STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "export", "report")
 _PLAIN_INTERVAL_S = 5.0
 _WIDE = 90
 _STATES = {

@@ -2,6 +2,7 @@
 
     <out>/
     ├── model/             loads with plain transformers: safetensors, tokenizer, generation config
+    ├── exports/           the model in other formats, a folder each: onnx-int8/, ctranslate2-int8/, ...
     ├── data/              train, validation, test, predictions; each source as it came: retrieved, generated-0, ...
     ├── metrics.json       scores, comparisons and the verdict
     ├── report.html        by `report.write(folder, record)`
@@ -17,7 +18,7 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     spec            {instruction, demonstrations [{input, output}], language, original_instruction,
                     method "llm" or "rules", notes [str]}
     stages          [{name, state "done" | "skipped" | "failed", message, seconds float | None, ledger | None}],
-                    in order: parse, datasets, generate, models, prepare, train, evaluate, report
+                    in order: parse, datasets, generate, models, prepare, train, evaluate, export, report
     chosen          {dataset: {id, config, input_columns [str], output_column, why, score, licence, rows int,
                      revision, dropped {reason: int}: when loaded, by, sample [{input, output}] as found,
                      fit "unspecified" | "whole" | "part",
@@ -55,13 +56,19 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      comparisons [{against, metric, difference {value, low, high}, rows}],
                      verdict "ship" | "do_not_ship" | "not_enough_evidence", verdict_reason str, ceiling float,
                      bertscore_encoder str, notes [str]}
+    exports         {formats [{format, error str, model artifact | None, measured {scores, comparisons: less the
+                     student, same: % of rows answered as the student does, latency {p50_ms, p95_ms, mean_ms,
+                     inputs, threads, processor}, rows_per_second, load_seconds, runtime} | None}],
+                     student {the same, only timed} | None, recommended: a format or "" for the model as trained,
+                     costs {cpu_hour_dollars, per_1000 {format or "student": dollars}, teacher {dollars, tokens, requests} per 1,000 | None}} |
+                    None
     samples         [{input, output, source, real bool, predictions {contestant: str | None}, correct bool}]: the
                     first 30 test rows, and after them up to 30 more that the student got wrong; correct is
                     normalised exact match
     ledger          {stages {stage: ledger}, total ledger}; a ledger is {requests, prompt_tokens, completion_tokens,
                     dollars, replayed, invalid}
     artifacts       {name: {uri, sha256, size_bytes, media_type}}: model, base, train, validation, test, predictions,
-                    retrieved, generated-<part>, user-<i>; those that there are
+                    retrieved, generated-<part>, user-<i>, export-<format>; those that there are
 
 Scores are percentages (0 to 100).
 """
@@ -79,7 +86,7 @@ from typing import Any
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator import constraints, model_card
+from orchestrator import constraints, exports, model_card
 from orchestrator import report as report_file
 from orchestrator.plain import plain
 from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
@@ -90,6 +97,7 @@ from services.kit.wire import from_message
 
 SERVICE = "run"
 
+_EXPORT = "export-"
 _SAMPLES = 30
 _ERRORS = 30
 _DESCRIPTION_CHARACTERS = 500
@@ -111,7 +119,10 @@ def _build(step: Step) -> tuple[Artifact, int]:
         folder = Path(temporary)
         store.fetch(known["model"], folder / "model")
         for name, artifact in known.items():
-            if name not in ("model", "base"):
+            if name.startswith(_EXPORT):
+                store.fetch(artifact, folder / "exports" / name.removeprefix(_EXPORT))
+        for name, artifact in known.items():
+            if name not in ("model", "base") and not name.startswith(_EXPORT):
                 store.fetch(artifact, folder / "data" / f"{name}.parquet")
         run = record(step, known, store)
         _write_json(folder / "run.json", run)
@@ -131,6 +142,7 @@ def artifacts(step: Step) -> dict[str, Artifact]:
         named["retrieved"] = done["datasets"]["dataset"]
     named |= {f"generated-{i}": dataset for i, dataset in enumerate(done["generate"].get("datasets", []))}
     named |= {f"user-{i}": plain(data) for i, data in enumerate(step.options.data)}
+    named |= {f"{_EXPORT}{found['format']}": found["model"] for found in done["export"].get("exports", [])}
     return {name: Artifact(**artifact) for name, artifact in named.items() if artifact and artifact["uri"]}
 
 
@@ -142,7 +154,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
     )  # fmt: skip
     generated = done["generate"]
     counts = done["prepare"]["counts"]
-    return {
+    kept = {
         "name": step.name,
         "prompt": step.prompt,
         "created": step.standing.created_at.ToDatetime(UTC).isoformat(timespec="seconds"),
@@ -155,7 +167,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
             "model": {
                 key: models["chosen"][key]
                 for key in ("id", "location", "architecture", "why", "score", "size_bytes", "downloads",
-                            "learning_rate", "epochs", "batch_tokens", "flags", "by")
+                            "learning_rate", "epochs", "batch_tokens", "flags", "licence", "by")
             },
             "hypothetical_card": models["hypothetical_card"],
         },
@@ -198,6 +210,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         },
         "artifacts": {name: asdict(artifact) for name, artifact in known.items()},
     }  # fmt: skip
+    return kept | {"exports": exports.of_record(done["export"], kept, step.settings.cpu_hour_dollars)}
 
 
 def _given(options: run_pb2.RunOptions) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The durable run. The one module that knows the workflow engine (DBOS).
 
     parse ─┬─ datasets ─┐
-           ├─ generate ─┼─ prepare ── train ── evaluate ── report
+           ├─ generate ─┼─ prepare ── train ── evaluate ── export ── report
            └─ models ───┘
 
 Each stage is a step: its outcome is recorded, and a run that goes on takes recorded ones instead of asking again. Steps
@@ -24,7 +24,7 @@ from google.protobuf.json_format import ParseDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
-from orchestrator import outcome, steps
+from orchestrator import exports, outcome, steps
 from orchestrator.runs import Runs, open_engine
 from orchestrator.stages import Stages
 from orchestrator.steps import Outcome, Step
@@ -37,7 +37,7 @@ from services.kit.wire import from_json, to_json
 log = logging.getLogger(__name__)
 
 # Part of every recorded workflow: raise it when the steps or their order change.
-VERSION = "1"
+VERSION = "2"
 
 _WORK: dict[str, Callable[[Step], Awaitable[Outcome]]] = {
     "parse": steps.parse,
@@ -47,6 +47,7 @@ _WORK: dict[str, Callable[[Step], Awaitable[Outcome]]] = {
     "prepare": steps.prepare,
     "train": steps.train,
     "evaluate": steps.evaluate,
+    "export": exports.export,
     "report": outcome.report,
 }
 _PROGRESS_INTERVAL_S = 0.25
@@ -119,6 +120,7 @@ class Pipeline:
             await execution.one("prepare")
             await execution.one("train")
             await execution.one("evaluate")
+            await execution.one("export")
             await execution.one("report")
         except PortableWorkflowError as failure:
             error = run_pb2.RunError(**failure.data)  # type: ignore[arg-type]

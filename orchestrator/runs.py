@@ -31,7 +31,7 @@ from services.kit.settings import Settings
 from services.kit.values import Ledger, Progress
 from services.kit.wire import from_message, to_message
 
-STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "report")
+STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "export", "report")
 UNFINISHED = (run_pb2.RUN_STATE_QUEUED, run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_WAITING)
 
 _PROMPT_SHOWN = 200

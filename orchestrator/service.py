@@ -23,7 +23,7 @@ import grpc
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
-from orchestrator import attributes, constraints, mixing, run_data
+from orchestrator import attributes, constraints, exports, mixing, run_data
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
@@ -249,6 +249,7 @@ def _check_options(options: run_pb2.RunOptions) -> None:
             "BAD_OPTION", f"prefer is {options.prefer}; wanted PREFER_TIME or PREFER_COST.", field="options.prefer"
         )
     constraints.check(options)
+    exports.check([*options.export_formats])
     attributes.check(options.attributes)
     mixing.check(options)
     generates = not options.skip_generation and not (options.HasField("number") and options.number == 0)

@@ -2,7 +2,7 @@
 
     Stages(settings)     channels to the six services
     ├── parse, search_datasets, inspect, retrieve, adapt, propose, generate, search_models
-    └── prepare, train, evaluate
+    └── prepare, train, evaluate, export, measure
 
 A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
 goes on where it was. Errors are those of `services.kit.errors`; one that names the service says how to reach it.
@@ -102,6 +102,12 @@ class Stages:
 
     async def evaluate(self, request: evaluator_pb2.EvaluateRequest, report: Report) -> evaluator_pb2.EvaluateResult:
         return await self._stream("evaluator", self._evaluator.Evaluate, request, report, evaluator_pb2.EvaluateResult)
+
+    async def export(self, request: trainer_pb2.ExportRequest, report: Report) -> trainer_pb2.ExportResult:
+        return await self._stream("trainer", self._trainer.Export, request, report, trainer_pb2.ExportResult)
+
+    async def measure(self, request: evaluator_pb2.MeasureRequest, report: Report) -> evaluator_pb2.MeasureResult:
+        return await self._stream("evaluator", self._evaluator.Measure, request, report, evaluator_pb2.MeasureResult)
 
     async def close(self) -> None:
         """Closes the channels; calls in flight are cancelled."""

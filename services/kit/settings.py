@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     train_processes: int = Field(
         0, ge=0, description="Processes that train one model together; 0: one per GPU, and one without."
     )
+    cpu_hour_dollars: float = Field(
+        0.05, ge=0, description="Price of one core for an hour, for what 1,000 answers of a model cost."
+    )
     predict_idle_s: float = Field(
         600.0, description="Without a question for so long the demo's model is dropped from memory."
     )

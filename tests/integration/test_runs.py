@@ -55,7 +55,7 @@ async def test_a_run_leaves_a_result_and_every_stage_done(idle_runs: IdleRuns) -
         run = await finished(stack.client, run.name)
     assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
     assert [one.name for one in run.stages if one.state == run_pb2.STAGE_STATE_DONE] == [
-        "parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "report",
+        "parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "export", "report",
     ]  # fmt: skip
     assert run.result.media_type == "application/vnd.p2m.folder+json"
     assert run.verdict.startswith("Not enough evidence")
@@ -181,6 +181,7 @@ async def test_cancel_stops_the_work_and_start_goes_on(idle_runs: IdleRuns) -> N
         assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
         assert stack.calls["trainer.TrainRequest"] == 2
         del stack.calls["trainer.TrainRequest"]
+        assert stack.calls.pop("evaluator.MeasureRequest") == 2  # the export and the student
         assert set(stack.calls.values()) == {1}
 
 
@@ -300,7 +301,10 @@ async def test_leaving_the_stack_stops_a_run_that_the_same_start_goes_on_with(id
         await stack.client.start("left", PROMPT, OPTIONS)
         run = await finished(stack.client, "left")
         assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
-        assert dict(stack.calls) == {"trainer.TrainRequest": 1, "evaluator.EvaluateRequest": 1}
+        assert dict(stack.calls) == {
+            "trainer.TrainRequest": 1, "evaluator.EvaluateRequest": 1, "trainer.ExportRequest": 1,
+            "evaluator.MeasureRequest": 2,
+        }  # fmt: skip
 
 
 async def test_only_the_bearer_of_the_token_is_served(idle_settings: Settings) -> None:

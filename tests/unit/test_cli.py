@@ -364,7 +364,7 @@ async def test_a_run_from_prompt_to_folder(idle_p2m: Cli, calls: Counter[str]) -
     assert all(text in first.err for text in ("Verdict: ", "report  runs/first/report.html", "p2m demo first"))
     assert all(
         name in first.err
-        for name in ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "report")
+        for name in ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "export", "report")
     )
 
     before = calls.copy()
