@@ -18,23 +18,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gzip
 import json
 import statistics
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-from bench.generation import _read_spec
-from services.generator.generate import Generated, GenerateRequest, generate
-from services.kit.artifacts import Artifacts
-from services.kit.llm import Teacher
-from services.kit.settings import Settings
-from services.kit.values import Allowance, PromptSpec
+from bench import replay
+from services.generator.generate import Generated
+from services.kit.values import PromptSpec
 
 FAULTS = ("--duplicate-rate", "0.2", "--malformed-rate", "0.1", "--error-rate", "0.05", "--hang", "0.5")
 LATENCY = ("--latency-mean", "0.05")
@@ -43,27 +36,22 @@ LATENCY = ("--latency-mean", "0.05")
 def main() -> int:
     """Prints the figures; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher-script", required=True, type=Path, metavar="FILE", help="a replay teacher")
-    parser.add_argument("--examples", required=True, type=Path, metavar="FILE", help="what it replays, JSONL or .gz")
-    parser.add_argument("--prompt-spec", required=True, type=Path, metavar="FILE", help="instruction, demonstrations")
+    replay.add_arguments(parser)
     parser.add_argument("--num", type=int, default=2_000, metavar="N", help="examples to make")
     parser.add_argument("--seeds", type=int, default=5, metavar="S", help="seeds to take the mean of")
     args = parser.parse_args()
-    for file in (args.teacher_script, args.examples):
-        if not file.is_file():
-            print(json.dumps({"skipped": f"there is no file {file}"}))
-            return 0
-    print(json.dumps(asyncio.run(_measure(args))))
+    skipped = replay.missing(args.teacher_script, args.examples)
+    print(json.dumps({"skipped": skipped} if skipped else asyncio.run(_measure(args))))
     return 0
 
 
 async def _measure(args: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
-    spec, recorded = _read_spec(args.prompt_spec), _recorded(args.examples)
+    spec, recorded = replay.read_spec(args.prompt_spec), _recorded(args.examples)
     ratios, items, kept = [], [], 0
     for seed in range(args.seeds):
-        clean, _ = await _requests(args, seed, spec, ())
-        faulty, made = await _requests(args, seed, spec, FAULTS)
+        clean, _ = await _requests(args, seed, spec)
+        faulty, made = await _requests(args, seed, spec, *FAULTS)
         ratios.append(faulty / clean)
         items.append(len(made.rows))
         kept += sum((row.input, row.output) not in recorded for row in made.rows)
@@ -78,36 +66,11 @@ async def _measure(args: argparse.Namespace) -> dict[str, float]:
     }
 
 
-async def _requests(
-    args: argparse.Namespace, seed: int, spec: PromptSpec, faults: tuple[str, ...]
-) -> tuple[int, Generated]:
+async def _requests(args: argparse.Namespace, seed: int, spec: PromptSpec, *faults: str) -> tuple[int, Generated]:
     """One run: the requests that the teacher counted, and what was made."""
-    async with _teacher(args, seed, faults) as url:
-        with tempfile.TemporaryDirectory(prefix="p2m-bench-") as home:
-            settings = Settings(home=Path(home), store="", openai_base_url=url)
-            teacher = Teacher(settings, Artifacts.open(settings, "generator"))
-            session = teacher.session("bench/generate", Allowance())
-            request = GenerateRequest("bench/generate", Allowance(), spec, args.num, seed=seed)
-            try:
-                made = await generate(request, session, teacher.name, (), settings)
-            finally:
-                await teacher.close()
-        stats = await asyncio.to_thread(urllib.request.urlopen, f"{url}/stats")
-        return json.load(stats)["requests"], made
-
-
-@contextlib.asynccontextmanager
-async def _teacher(args: argparse.Namespace, seed: int, faults: tuple[str, ...]) -> AsyncIterator[str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(args.teacher_script), "--examples", str(args.examples), "--prompt-spec",
-        str(args.prompt_spec), "--seed", str(seed), *LATENCY, *faults, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        yield (await process.stdout.readline()).decode().strip()
-    finally:
-        process.terminate()
-        await process.wait()
+    async with replay.teacher(args, "--seed", str(seed), *LATENCY, *faults) as url:
+        _, made = await replay.make(url, spec, args.num, seed)
+        return (await replay.stats(url))["requests"], made
 
 
 def _recorded(path: Path) -> set[tuple[str, str]]:

@@ -183,8 +183,7 @@ class Endpoint:
         """One answer, within a `turn`. Raises Again where a later try may succeed, else what is wrong for good."""
         name, estimate, load = question.schema.name, self._estimate(question), self.concurrency.in_flight
         reply, seconds = await self._in_some_format(question)
-        # Answers that may be longer take longer: they are compared with their like.
-        self.concurrency.answered(f"{name}/{question.max_tokens}", seconds, load)
+        self.concurrency.answered(name, seconds, load, reply.completion_tokens)
         self.answered_at = time.monotonic()
         self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)
         beyond = float(reply.prompt_tokens + reply.completion_tokens - self.prompt_tokens(question))

@@ -245,7 +245,9 @@ class Concurrency:
         """
         self._by_load[kind][load.bit_length()].append((seconds, tokens))
         growth = seconds / max(self._unhindered(kind, tokens), 1e-6)
-        if time.monotonic() - seconds >= self._narrowed_at:  # the others were sent into a queue that is being mended
+        # The first of its kind is like itself alone; those sent before a narrowing came into a queue that is being mended.
+        compared = sum(map(len, self._by_load[kind].values())) > 1
+        if compared and time.monotonic() - seconds >= self._narrowed_at:
             self._recent.append((growth, load))
         if self.in_flight >= self.window:
             self._widen()
@@ -277,9 +279,7 @@ class Concurrency:
     def _widen(self) -> None:
         unhindered = self._served_without_a_wait()
         if not self._refused and not self._queued:
-            # Two answers at the heaviest load do not come early by chance.
-            proven = len(self._recent) >= 2 and 1.5 * unhindered >= self._window
-            wider = 4.0 * unhindered if proven else 0.0
+            wider = 4.0 * unhindered if 1.5 * unhindered >= self._window else 0.0
         elif len(self._recent) < _SAMPLE // 2:
             return
         elif self._refused:

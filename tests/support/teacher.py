@@ -107,7 +107,7 @@ class ScriptedTeacher:
 
     answers          {schema name: f(body, rng) -> JSON value, or the value itself}, or one f for all; what it lacks
                      or answers with None falls to the default of the toy task
-    latency          seconds that an answer takes
+    latency          seconds that an answer takes, and token_latency those that each of its tokens adds
     rpm              requests a minute that are let in (a second's worth at once); more get 429 with Retry-After
     max_concurrent   requests served at once; the others queue
     faults           one per request, in order, None for a right answer; then all are right
@@ -121,6 +121,7 @@ class ScriptedTeacher:
         answers: Mapping[str, Any] | Answer | None = None,
         *,
         latency: float = 0.0,
+        token_latency: float = 0.0,
         rpm: int | None = None,
         max_concurrent: int | None = None,
         faults: Iterable[Fault | None] = (),
@@ -131,6 +132,7 @@ class ScriptedTeacher:
     ) -> None:
         self.answers = answers or {}
         self.latency = latency
+        self.token_latency = token_latency
         self.rpm = rpm
         self.faults = list(faults)
         self.always = always
@@ -214,6 +216,7 @@ class ScriptedTeacher:
         return await self._answer(request, body, fault)
 
     async def _answer(self, request: web.Request, body: dict[str, Any], fault: Fault | None) -> web.StreamResponse:
+        content = ""
         self._in_flight += 1
         self.peak_concurrency = max(self.peak_concurrency, self._in_flight)
         try:
@@ -221,6 +224,9 @@ class ScriptedTeacher:
                 await self._slots.acquire()
             try:
                 await asyncio.sleep(fault.hang_s if fault and fault.hang_s else self.latency)
+                if not (fault and fault.hang_s):
+                    content = fault.content if fault and fault.content is not None else self._content(body)
+                    await asyncio.sleep(self.token_latency * _tokens(content))
             finally:
                 if self._slots:
                     self._slots.release()
@@ -231,7 +237,6 @@ class ScriptedTeacher:
             if request.transport:
                 request.transport.abort()
             return web.Response(status=504)
-        content = fault.content if fault and fault.content is not None else self._content(body)
         usage = {"prompt_tokens": _tokens(prompt_of(body)), "completion_tokens": _tokens(content)}
         for name, tokens in usage.items():
             self.count[name] += tokens
