@@ -5,8 +5,8 @@
     check(options)                           the same of RunOptions that came by the wire
     rows_to_load(options, dataset)           what of a dataset is worth loading
 
-A source is named by its kind (retrieved, adapted, generated, user) or its own name (a dataset's id, a file's name), which
-goes before its kind. Names that no source has are told by the split, which alone knows all of them.
+A source is named by its kind (retrieved, adapted, generated, user) or its own name (a dataset's id, a file's name),
+which goes before its kind. Names that no source has are told by the split, which alone knows all of them.
 """
 
 from __future__ import annotations
