@@ -60,7 +60,8 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      student, same: % of rows answered as the student does, latency {p50_ms, p95_ms, mean_ms,
                      inputs, threads, processor}, rows_per_second, load_seconds, runtime} | None}],
                      student {the same, only timed} | None, recommended: a format or "" for the model as trained,
-                     costs {cpu_hour_dollars, per_1000 {format or "student": dollars}, teacher {dollars, tokens, requests} per 1,000 | None}} |
+                     costs {cpu_hour_dollars, per_1000 {format or "student": dollars},
+                     teacher {dollars, tokens, requests}: the first two for 1,000 inputs | None}} |
                     None
     samples         [{input, output, source, real bool, predictions {contestant: str | None}, correct bool}]: the
                     first 30 test rows, and after them up to 30 more that the student got wrong; correct is

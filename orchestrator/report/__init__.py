@@ -4,6 +4,7 @@
     └── page             the head, then a file for each section, in the page's order:
         ├── tiles        the figures at the top
         ├── scores       verdict, scores, comparisons, scores by source
+        ├── shipping     the formats it ships in: size, speed, cost, quality
         ├── training     the loss curve
         ├── data         rows by source, rows left out
         ├── leakage      rows that repeated another split, labels

@@ -20,6 +20,7 @@ from orchestrator.report.generation import generation
 from orchestrator.report.leakage import leakage
 from orchestrator.report.reproduce import notes, reproduce
 from orchestrator.report.scores import comparisons, scores, slices, verdict_of
+from orchestrator.report.shipping import shipping
 from orchestrator.report.spending import spending
 from orchestrator.report.style import STYLE
 from orchestrator.report.template import fill
@@ -33,6 +34,7 @@ SECTIONS: tuple[Section, ...] = (
     scores,
     comparisons,
     slices,
+    shipping,
     training,
     data,
     leakage,

