@@ -156,12 +156,8 @@ class Model:
         return outputs
 
     def ceiling(self, answers: tuple[tuple[str, ...], ...]) -> float:
-        """Percent of rows of which some answer comes back unchanged from the tokenizer."""
-        if not answers:
-            return 0.0
-        texts = sorted({text for right in answers for text in right})
-        back = dict(zip(texts, encoding.read_back(self.tokenizer, texts), strict=True))
-        return 100.0 * sum(any(back[text] == text for text in right) for right in answers) / len(answers)
+        """Percent of rows of which some answer comes back unchanged from the tokenizer and is not too long."""
+        return encoding.ceiling(self.tokenizer, answers, self.model.generation_config.max_new_tokens)
 
     def _generate(self, rows: list[list[int]]) -> list[str]:
         import torch

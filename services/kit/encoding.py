@@ -5,6 +5,7 @@
     encode_alone      with a head for labels:  <prefix> input <suffix>; every input would have the same instruction
     encode_outputs    what the decoder is to write:  <prefix> output <EOS>
     decode, read_back tokens -> text; what is left of a text after the tokenizer's round trip
+    ceiling           percent of rows with an answer that can be written at all
 
 Where a text is too long the instruction is cut first, from its end, then the input from its end: an instruction is the
 same for every row and the input is what the row is about. A trained model's tokenizer has the limit of its inputs as
@@ -67,6 +68,18 @@ def decode(tokenizer: Any, tokens: Sequence[Sequence[int]]) -> list[str]:
 def read_back(tokenizer: Any, texts: Sequence[str]) -> list[str]:
     """Each text after encoding and decoding. One that comes back changed can never be matched exactly."""
     return decode(tokenizer, _output_tokens(tokenizer, texts))
+
+
+def ceiling(tokenizer: Any, answers: Sequence[Sequence[str]], max_tokens: int) -> float:
+    """Percent of rows of which some right answer can be written: it survives the tokenizer and has room.
+
+    `answers`: each row's right ones; `max_tokens`: the most that the model writes, its end included.
+    """
+    texts = sorted({text for right in answers for text in right})
+    written = dict(zip(texts, _output_tokens(tokenizer, texts), strict=True))
+    back = dict(zip(texts, decode(tokenizer, list(written.values())), strict=True))
+    right_rows = sum(any(back[text] == text and len(written[text]) < max_tokens for text in right) for right in answers)
+    return 100.0 * right_rows / max(1, len(answers))
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -56,6 +56,8 @@ DEFAULT_INPUT_TOKENS = 512
 DEFAULT_OUTPUT_TOKENS = 128
 # Every model must be able to read at least this much, whatever its outputs take.
 _LEAST_INPUT_TOKENS = 8
+# More than the longest training output, so that a somewhat longer answer is not cut.
+_LEAST_MARGIN = 8
 
 
 @dataclass
@@ -158,6 +160,24 @@ def _ready(
     _set_generation(model, eos, pad, start, most_written)
     model.float().train()
     return Student(model, tokenizer, decoder_only, eos, pad, start, most_read, most_written)
+
+
+def limit_answers(student: Student, longest: int) -> str:
+    """Has the model write at most half as much again as the `longest` training output; one sentence, "" of labels.
+
+    `longest` is in tokens, the end included. A model that never learned to stop, the untuned base above all, would
+    else write up to its limit after every row: most of the time of an evaluation.
+    """
+    if student.labels:
+        return ""
+    generation = student.model.generation_config
+    most = min(student.max_output_tokens, longest + max(_LEAST_MARGIN, longest // 2))
+    if most < generation.max_new_tokens:
+        generation.max_new_tokens = most
+    return (
+        f"Base and student write at most {generation.max_new_tokens} tokens; the longest training output has "
+        f"{longest}. A right answer that needs more cannot be matched."
+    )
 
 
 def save(student: Student, folder: Path) -> None:

@@ -68,12 +68,13 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
     validation, notes_on_head = labels.fitting(choice, asked.head, student.labels, validation)
     with tempfile.TemporaryDirectory(prefix="p2m-train-") as name:
         folder = Path(name)
+        tokens = tokenise(student, request.spec, rows, folder / "train.tokens")
+        held_out = tokenise(student, request.spec, validation, folder / "validation.tokens")
+        note_on_length = pretrained.limit_answers(student, int(tokens.lengths[:, 1].max()))
         base, _ = _store(artifacts, student, folder) if team.rank == 0 else (Artifact(), "")
         parameters = sum(weight.numel() for weight in student.model.parameters())
         if asked.lora:
             student.model = adapters.with_lora(student)
-        tokens = tokenise(student, request.spec, rows, folder / "train.tokens")
-        held_out = tokenise(student, request.spec, validation, folder / "validation.tokens")
         checkpoints = Checkpoints(artifacts, request.request_id, _content(request), folder)
         try:
             progress = fit(student, tokens, held_out, asked, request.seed, context, checkpoints, folder, team)
@@ -89,6 +90,7 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
         model, digest = _store(artifacts, student, folder)
         notes = (
             *notes_on_head,
+            *([note_on_length] if note_on_length else []),
             *_notes_on_text(student, tokens, rows),
             *_notes_on_training(tokens, held_out, request, progress),
         )

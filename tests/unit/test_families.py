@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 
 from services.evaluator import predict
 from services.kit.artifacts import Artifacts
@@ -92,6 +92,18 @@ def test_a_family_makes_the_round_trip(settings: Settings, artifacts: Artifacts,
     assert all(written[-1] == again.eos for _, written in data)
     answers = predict.loaded(folder, settings).answer(SPEC, ("word1 word2 word3", "word4"))
     assert len(answers) == 2
+
+
+@pytest.mark.parametrize("family", ["t5", "gpt2"])
+def test_base_and_student_stop_at_the_same_length(
+    settings: Settings, artifacts: Artifacts, tmp_path: Path, family: str
+) -> None:
+    """Both may write half as much again as the longest training output, at least 8 tokens more; a note says so."""
+    result = _trained(artifacts, settings, FAMILIES[family](tmp_path / "m"), max_output_tokens=64)
+    for name in ("base", "model"):
+        folder = artifacts.fetch(getattr(result, name), tmp_path / name)
+        assert GenerationConfig.from_pretrained(folder).max_new_tokens == 2 + 8
+    assert any(note.startswith("Base and student write at most 10 tokens") for note in result.notes)
 
 
 @pytest.mark.parametrize("family, rate", [("gpt2", 5e-3), ("llama", 3e-3)])

@@ -107,11 +107,17 @@ def test_the_ceiling_is_the_share_of_outputs_that_the_tokenizer_can_write(t5: Pa
     assert model.ceiling(()) == 0
 
 
+def test_what_is_too_long_to_write_lowers_the_ceiling(t5: Path, settings: Settings) -> None:
+    """Five tokens and the end fit into six, six and the end do not."""
+    model = predict.Model(t5, settings)
+    assert model.ceiling(((" ".join(["word1"] * 5),), (" ".join(["word1"] * 6),))) == 50
+
+
 def test_answering_reports_progress_and_stops_when_told(t5: Path, settings: Settings) -> None:
     """Progress counts rows up to all; a stop ends the job between two batches."""
     seen: list[Any] = []
     context = WorkerContext(settings, seen.append)
-    job = predict.AnswerJob("student", str(t5), SPEC, INPUTS, tuple((text,) for text in INPUTS))
+    job = predict.AnswerJob("student", str(t5), SPEC, INPUTS, tuple((text.split()[0],) for text in INPUTS))
     answers = predict.answer(job, context)
     assert len(answers.outputs) == len(INPUTS)
     assert answers.ceiling == 100
