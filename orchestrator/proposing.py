@@ -43,8 +43,8 @@ async def propose(terminal: Terminal, settings: Settings, prompt: str, out: Path
         print(text, file=terminal.out, end="", flush=True)
         return DONE
     _write(out, text)
-    counted = ", ".join(f"{len(values)} {kind}" for kind, values in plain.items() if values) or "nothing"
-    terminal.say(f"{answer.llm} proposed {counted}. Edit {out}, then: p2m run PROMPT_FILE --attributes {out}")
+    counted = ", ".join(f"{kind} {len(values)}" for kind, values in plain.items() if values) or "nothing"
+    terminal.say(f"{answer.llm} proposed: {counted}. Edit {out}, then: p2m run PROMPT_FILE --attributes {out}")
     return DONE
 
 
