@@ -2,7 +2,7 @@
 
     write(folder, record) -> folder/model_card.md      `record` is run.json (its keys: see `outcome`)
 
-The usage snippet needs nothing but transformers, and puts the instruction before the input, as in training.
+The code in it is `card_usage`'s: public libraries alone, and the instruction before the input, as in training.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from orchestrator import card_usage
 from orchestrator.amounts import bytes_text, count_text, seconds_text
 from orchestrator.report import CONTESTANT_TITLES, METRIC_TITLES, VERDICTS, command, main_slice
+from orchestrator.report.shipping import table
 
 _METRIC_TYPES = {
     "exact_match": "exact_match",
@@ -35,8 +37,9 @@ def render(record: dict[str, Any]) -> str:
     parts = [
         _front_matter(record),
         _head(record),
-        _usage(record),
+        card_usage.usage(record),
         _scores(record),
+        _shipping(record),
         _data(record),
         _training(record),
         _limits(record),
@@ -119,54 +122,6 @@ A small {"classifier" if training.get("labels") else "text-to-text model"} for o
 """
 
 
-def _usage(record: dict[str, Any]) -> str:
-    model = (record.get("chosen") or {}).get("model") or {}
-    demonstrations = (record.get("spec") or {}).get("demonstrations") or []
-    shown = demonstrations[0]["input"] if demonstrations else "your input"
-    if (record.get("training") or {}).get("labels"):
-        return _fenced(
-            f"""
-from transformers import pipeline
-
-# It reads the input alone, without the instruction, and picks one of its labels.
-answer = pipeline("text-classification", model="model")
-
-print(answer({shown!r}, truncation=True)[0]["label"])
-""",
-            "python",
-            "## Use\n",
-        )
-    end = ""
-    if model.get("architecture") == _DECODER_ONLY:
-        end = "\\n"
-        auto, decode = (
-            "AutoModelForCausalLM",
-            "tokenizer.decode(output[0][batch.input_ids.shape[1] :], skip_special_tokens=True)",
-        )
-    else:
-        auto, decode = "AutoModelForSeq2SeqLM", "tokenizer.decode(output[0], skip_special_tokens=True)"
-    return _fenced(
-        f"""
-from transformers import AutoTokenizer, {auto}
-
-tokenizer = AutoTokenizer.from_pretrained("model")
-model = {auto}.from_pretrained("model")
-
-INSTRUCTION = {_instruction(record)!r}
-
-def answer(text: str) -> str:
-    # The instruction stands before every input, as in training.
-    batch = tokenizer(f"{{INSTRUCTION}}\\n{{text}}{end}", return_tensors="pt", truncation=True, max_length=512)
-    output = model.generate(**batch, max_new_tokens=128)
-    return {decode}
-
-print(answer({shown!r}))
-""",
-        "python",
-        "## Use\n",
-    )
-
-
 def _scores(record: dict[str, Any]) -> str:
     evaluation = record.get("evaluation") or {}
     scores = evaluation.get("scores") or []
@@ -213,6 +168,28 @@ def _rows_text(part: str) -> str:
     return {"real": "the real rows", "generated": "the generated rows"}.get(part, "all rows")
 
 
+def _shipping(record: dict[str, Any]) -> str:
+    found = table(record)
+    if not found["rows"]:
+        return ""
+    columns = {
+        "name": "format", "size": "size", "p50": "p50", "p95": "p95", "cost": "dollars per 1,000", "score": "exact match",
+        "difference": "less the student", "same": "same answers", "runtime": "run by",
+    }  # fmt: skip
+    lines = ["| " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * (len(columns) - 2) + "---|"]
+    lines += ["| " + " | ".join(_plain(row[name]) for name in columns) + " |" for row in found["rows"]]
+    return f"""
+## What ships
+
+Each format answered the same locked test rows. Times are of one input at a time on {_plain(found["processor"])},
+{found["threads"]}, after a warm-up{found["inputs"]}.
+
+{chr(10).join(lines)}
+
+{" ".join(_plain(note) for note in found["notes"])}
+"""
+
+
 def _data(record: dict[str, Any]) -> str:
     sources = record.get("data_by_source") or {}
     dataset = (record.get("chosen") or {}).get("dataset") or {}
@@ -226,7 +203,12 @@ def _data(record: dict[str, Any]) -> str:
         + " |"
         for name, counts in sources.items()
     ]
-    lines = []
+    base = (record.get("chosen") or {}).get("model") or {}
+    lines = [
+        f"Licence of the base model {_code(base.get('id', ''))}: {_plain(base['licence'])}."
+        if base.get("licence")
+        else f"The licence of the base model {_code(base.get('id', ''))} is not known: look it up before you publish."
+    ]
     if dataset.get("licence"):
         lines.append(f"Licence of {_code(dataset['id'])}: {_plain(dataset['licence'])}.")
     elif dataset.get("id"):
@@ -276,13 +258,6 @@ def _limits(record: dict[str, Any]) -> str:
 def _instruction(record: dict[str, Any]) -> str:
     spec = record.get("spec") or {}
     return str(spec.get("original_instruction") or spec.get("instruction") or record.get("prompt", ""))
-
-
-def _fenced(code: str, language: str, before: str) -> str:
-    fence = "```"
-    while fence in code:
-        fence += "`"
-    return f"{before}\n{fence}{language}\n{code.strip()}\n{fence}"
 
 
 def _quote(text: str) -> str:
