@@ -76,7 +76,7 @@ def processes(settings: Settings) -> int:
 
 
 def launch(request: TrainRequest, context: WorkerContext, count: int) -> TrainResult:
-    """Trains with `count` processes. A stop is passed on to them; their first one's errors are raised here."""
+    """Trains with `count` processes. A stop is passed on to them; what the first to fail raised is raised here."""
     job = {"settings": context.settings.reveal(), "request": json.loads(to_json(request))}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     process = subprocess.Popen(
@@ -90,9 +90,11 @@ def launch(request: TrainRequest, context: WorkerContext, count: int) -> TrainRe
         return _result(process, context)
     finally:
         ended.set()
-        if process.poll() is None:
+        try:  # the first process has said all; the others end with it
+            process.wait(context.settings.grace_s)
+        except subprocess.TimeoutExpired:
             process.terminate()
-        process.wait()
+            process.wait()
 
 
 def _pass_on_stop(context: WorkerContext, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
@@ -125,7 +127,7 @@ def _threads(settings: Settings, count: int) -> int:
 
 
 def main() -> int:
-    """One process of the team. Only the first one writes answers; what libraries print goes to standard error."""
+    """One process of the team. Only the first one reports; what libraries print goes to standard error."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     from services.trainer.train import train_as
@@ -140,10 +142,10 @@ def main() -> int:
     team = Team(Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[joined]))
 
     def send(message: dict[str, Any]) -> None:
-        if team.rank == 0:
-            answers.write(json.dumps(message) + "\n")
+        answers.write(json.dumps(message) + "\n")
 
-    context = WorkerContext(settings.model_copy(update={"threads": _threads(settings, team.size)}), send)
+    own = settings.model_copy(update={"threads": _threads(settings, team.size)})
+    context = WorkerContext(own, None if team.rank else send)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
     try:
         result = train_as(team, from_json(json.dumps(job["request"]), TrainRequest), context)
@@ -151,7 +153,7 @@ def main() -> int:
             send({"result": json.loads(to_json(result))})
         return 0
     except P2MError as error:
-        send({"error": _plain(error)})
+        send({"error": _plain(error)})  # any of them: the first to fail has the others ended
         return 1
     finally:
         torch.distributed.destroy_process_group()
