@@ -65,7 +65,7 @@ def _on_the_rows(real: Sequence[bool], scored: Scores, predictions: Mapping[str,
         if one.metric == EXACT_MATCH:
             yield (
                 f"Generated and real test rows rank the {one.contestants} contestants by exact match with a Kendall's "
-                f"tau of {one.tau.value:.2f} (95 % interval {one.tau.low:.2f} to {one.tau.high:.2f}; 1: the same order)."
+                f"tau of {one.tau.value:.2f} (95 % interval {one.tau.low:.2f} to {one.tau.high:.2f}; 1: same order)."
             )
             return
     yield (

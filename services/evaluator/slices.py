@@ -12,9 +12,11 @@ generator nothing about the test split, and its error rate on test rows is an ho
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from statistics import NormalDist
 from typing import Any
 
@@ -31,13 +33,15 @@ from services.kit.worker import WorkerContext
 
 LEAST_ROWS = 10
 MOST_SLICES = 6
-MOST_ROWS = 3000
+MOST_ROWS = 2000
 EXAMPLES = 3
 _MOST_TOPICS = 12
 _ROWS_A_TOPIC = 25
 # Below this share of right answers (percent) exact match says too little about where the student fails.
 _HARDLY_RIGHT = 10.0
 _MOST_CHARACTERS = 300
+# What an input is about is seen from its beginning.
+_TOKENS = 128
 # Two slices of which the smaller lies in the larger by so much are one.
 _SAME = 0.8
 
@@ -66,16 +70,16 @@ class Slices:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A slice before it is judged: the numbers of its rows and of its test rows."""
+    """A slice before it is judged: the numbers of its rows, and what finds those of its test rows."""
 
     name: str
     kind: str
     rows: Numbers
-    test_rows: Numbers = frozenset()
+    test_rows: Callable[[], Numbers] = frozenset
 
 
 def find(job: SliceJob, context: WorkerContext) -> Slices:
-    """The slices of the job's rows; of more than 3,000 rows the first. Needs the settings' sentence encoder."""
+    """The slices of the job's rows; of more than 2,000 rows the first. Needs the settings' sentence encoder."""
     context.report(Progress(message="looking for what the student gets wrong"))
     rows, predictions = job.rows[:MOST_ROWS], job.predictions[:MOST_ROWS]
     wrong, meaning = failures(rows, predictions)
@@ -85,9 +89,8 @@ def find(job: SliceJob, context: WorkerContext) -> Slices:
     context.raise_if_stopping()
     if topics := topics_wanted(len(rows)):
         encode = _encoder(context)
-        candidates += by_topic(
-            rows, encode([row.input for row in rows]), encode([row.input for row in job.test_rows]), topics
-        )
+        inputs = [row.input for row in job.test_rows]
+        candidates += by_topic(rows, encode([row.input for row in rows]), lambda: encode(inputs), topics)
     test_wrong = failures(job.test_rows, job.test_predictions, meaning)[0] if job.test_rows else []
     return judged(candidates, rows, predictions, wrong, test_wrong, meaning)
 
@@ -113,7 +116,9 @@ def failures(rows: Sequence[Row], predictions: Sequence[str], meaning: str = "")
 
 def by_trait(found: Sequence[Trait], rows: Sequence[Row], test_rows: Sequence[Row]) -> list[Candidate]:
     """A candidate for each trait."""
-    return [Candidate(one.name, one.kind, _numbers(rows, one.has), _numbers(test_rows, one.has)) for one in found]
+    return [
+        Candidate(one.name, one.kind, _numbers(rows, one.has), partial(_numbers, test_rows, one.has)) for one in found
+    ]
 
 
 def topics_wanted(rows: int) -> int:
@@ -121,19 +126,28 @@ def topics_wanted(rows: int) -> int:
     return min(_MOST_TOPICS, rows // _ROWS_A_TOPIC) if rows >= 2 * _ROWS_A_TOPIC else 0
 
 
-def by_topic(rows: Sequence[Row], vectors: Vectors, test_vectors: Vectors, topics: int) -> list[Candidate]:
-    """k-means clusters of the inputs; a test row belongs to that of the nearest centre. Arrays (rows, dimension)."""
+def by_topic(
+    rows: Sequence[Row], vectors: Vectors, test_vectors: Callable[[], Vectors], topics: int
+) -> list[Candidate]:
+    """k-means clusters of the inputs; a test row belongs to that of the nearest centre. Arrays (rows, dimension).
+
+    Test rows are encoded only where one of the topics turns out to be worse.
+    """
     from sklearn.cluster import KMeans
 
     clusters = KMeans(n_clusters=topics, n_init=4, random_state=0).fit(vectors)
-    of_test = clusters.predict(test_vectors) if len(test_vectors) else np.array([], dtype=int)
+    of_test: Callable[[], Any] = cache(lambda: clusters.predict(known) if len(known := test_vectors()) else [])
+
+    def members(labels: Any, topic: int) -> Numbers:
+        return frozenset(np.flatnonzero(np.asarray(labels) == topic).tolist())
+
     said = [set(words(row.input)) for row in rows]
     found = []
     for topic in range(topics):
-        inside = frozenset(np.flatnonzero(clusters.labels_ == topic).tolist())
+        inside = members(clusters.labels_, topic)
         if terms := distinctive(said, inside):
-            members = frozenset(np.flatnonzero(of_test == topic).tolist())
-            found.append(Candidate(f"inputs about {', '.join(terms)}", "topic", inside, members))
+            of_topic = partial(lambda topic: members(of_test(), topic), topic)
+            found.append(Candidate(f"inputs about {', '.join(terms)}", "topic", inside, of_topic))
     return found
 
 
@@ -148,12 +162,12 @@ def distinctive(said: Sequence[set[str]], inside: Numbers, most: int = 3) -> lis
     outside, total = len(said) - len(inside), len(said)
     scores: dict[str, float] = {}
     for word, rows in here.items():
-        if rows < max(3, len(inside) / 5) or len(word) < 2 or word.isdigit():
+        if rows < max(3, len(inside) / 5) or everywhere[word] == total or len(word) < 2 or word.isdigit():
             continue
         prior = everywhere[word] / total
         inner, outer = rows + prior, everywhere[word] - rows + prior
-        odds = np.log(inner / (len(inside) + 1 - inner)) - np.log(outer / (outside + 1 - outer))
-        scores[word] = float(odds / np.sqrt(1 / inner + 1 / outer))
+        odds = math.log(inner / (len(inside) + 1 - inner)) - math.log(outer / (outside + 1 - outer))
+        scores[word] = odds / math.sqrt(1 / inner + 1 / outer)
     best = sorted(scores, key=lambda word: (-scores[word], word))[:most]
     return [word for word in best if scores[word] > intervals.Z]
 
@@ -178,21 +192,24 @@ def judged(
             worse.append((difference, one, rate, other))
     worse.sort(key=lambda found: (-found[0].low, found[1].name))
     kept: list[Candidate] = []
-    slices = []
+    slices: list[ErrorSlice] = []
     for difference, one, rate, other in worse:
+        if len(slices) == MOST_SLICES:
+            break
         if any(len(one.rows & known.rows) > _SAME * min(len(one.rows), len(known.rows)) for known in kept):
             continue
         kept.append(one)
+        test_rows = one.test_rows()
         failed = [number for number in sorted(one.rows) if wrong[number]]
         slices.append(
             ErrorSlice(
                 one.name, one.kind, len(one.rows), intervals.share(rate, len(one.rows)),
                 intervals.share(other, len(rows) - len(one.rows)), difference,
                 tuple(_example(rows[number], predictions[number]) for number in failed[:EXAMPLES]),
-                len(one.test_rows), _test_rate(test_wrong, one.test_rows),
+                len(test_rows), _test_rate(test_wrong, test_rows),
             )
         )  # fmt: skip
-    return Slices(tuple(slices[:MOST_SLICES]), meaning, len(tried))
+    return Slices(tuple(slices), meaning, len(tried))
 
 
 def _test_rate(wrong: Sequence[bool], numbers: Numbers) -> Estimate | None:
@@ -228,6 +245,7 @@ def _encoder(context: WorkerContext) -> Callable[[Sequence[str]], Vectors]:
     model = SentenceTransformer(
         str(resolve(context.settings.encoder, context.settings)), trust_remote_code=False, local_files_only=True
     )
+    model.max_seq_length = min(model.max_seq_length or _TOKENS, _TOKENS)
 
     def encode(texts: Sequence[str]) -> Vectors:
         if not texts:
