@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -546,3 +547,25 @@ async def test_errors_are_of_the_tree(settings: Settings) -> None:
     with pytest.raises(P2MError) as caught:
         await _made(impatient, teacher)
     assert caught.value.code == "UNAVAILABLE"
+
+
+# -- what the money went on
+
+
+async def test_the_outcomes_are_the_ledger(settings: Settings, tmp_path: Path) -> None:
+    """Kept, duplicate, invalid, surplus and lost add up to what was spent; the examples to those that came."""
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"gpt-4o-mini": [1.0, 4.0]}))
+    own = settings.model_copy(update={"llm_prices": prices, "llm_concurrency": 8, "llm_timeout_s": 0.3})
+    faults = [None, NONSENSE, Fault(hang_s=5.0), None, NONSENSE]
+    async with ScriptedTeacher({"examples": _recorded()}, latency=0.01, faults=faults) as teacher:
+        made = await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 200))
+    found = {one.name: one for one in made.outcomes}
+    assert {"kept", "duplicate", "invalid", "lost"} <= found.keys()
+    for name in ("requests", "prompt_tokens", "completion_tokens", "dollars"):
+        assert sum(getattr(one, name) for one in made.outcomes) == pytest.approx(getattr(made.ledger, name))
+    assert found["kept"].examples == len(made.rows) == 200
+    assert found["duplicate"].examples == made.dropped["duplicate"] + made.dropped.get("near_duplicate", 0)
+    assert found["invalid"].requests >= 2
+    assert found["lost"].requests >= 1 and found["lost"].completion_tokens == 0
+    assert found["kept"].dollars > 0.5 * made.ledger.dollars
