@@ -183,6 +183,7 @@ class RunOptions(_message.Message):
     MIX_FIELD_NUMBER: _builtins.int
     CAPS_FIELD_NUMBER: _builtins.int
     KEEP_NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    QLORA_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Examples to generate; unset 200; 0 or `skip_generation`: none."""
     parts: _builtins.int
@@ -239,6 +240,8 @@ class RunOptions(_message.Message):
     """What gives the answers, as HyperParameters.head of the trainer: "text", "labels" or "auto"; empty: "auto"."""
     keep_near_duplicates: _builtins.bool
     """Only equal rows are removed; near duplicates stay."""
+    qlora: _builtins.bool
+    """Train a LoRA adapter beside weights in 4 bits; needs CUDA."""
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Artifact]:
         """The user's own rows to train on (dataset artifacts)."""
@@ -313,10 +316,11 @@ class RunOptions(_message.Message):
         mix: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         caps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         keep_near_duplicates: _builtins.bool = ...,
+        qlora: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "caps", b"caps", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "include_gated", b"include_gated", "judge", b"judge", "keep_near_duplicates", b"keep_near_duplicates", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "mix", b"mix", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "batch_tokens", b"batch_tokens", "budget", b"budget", "caps", b"caps", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "include_gated", b"include_gated", "judge", b"judge", "keep_near_duplicates", b"keep_near_duplicates", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "mix", b"mix", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "qlora", b"qlora", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapt: _TypeAlias = _typing.Literal["adapt"]  # noqa: Y015
     _WhichOneofArgType__adapt: _TypeAlias = _typing.Literal["_adapt", b"_adapt"]  # noqa: Y015
