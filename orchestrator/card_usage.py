@@ -144,11 +144,7 @@ def usage(record: dict[str, Any]) -> str:
             needs = "onnxruntime" if row["format"].startswith("onnx") else "ctranslate2"
             title = f"### As {row['format']}\n\n`pip install {needs} transformers numpy`; torch is not needed.\n"
             parts.append(_fenced(snippet(record, row["format"]), "python", title))
-    parts.append(
-        _fenced(
-            f"pip install 'p2m[serve]'\np2m serve .          # {record['name']}, over HTTP", "sh", "### As a service\n"
-        )
-    )
+    parts.append(_fenced("pip install 'p2m[serve]'\np2m serve .", "sh", "### As a service, over HTTP\n"))
     return "\n\n".join(parts)
 
 

@@ -173,8 +173,8 @@ def _shipping(record: dict[str, Any]) -> str:
     if not found["rows"]:
         return ""
     columns = {
-        "name": "format", "size": "size", "p50": "p50", "p95": "p95", "cost": "dollars per 1,000", "score": "exact match",
-        "difference": "less the student", "same": "same answers", "runtime": "run by",
+        "name": "format", "size": "size", "p50": "p50", "p95": "p95", "cost": "dollars per 1,000",
+        "score": "exact match", "difference": "less the student", "same": "same answers", "runtime": "run by",
     }  # fmt: skip
     lines = ["| " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * (len(columns) - 2) + "---|"]
     lines += ["| " + " | ".join(_plain(row[name]) for name in columns) + " |" for row in found["rows"]]
