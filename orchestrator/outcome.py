@@ -55,7 +55,11 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
     evaluation      {scores [{contestant, slice, metric, estimate {value, low, high}, rows}],
                      comparisons [{against, metric, difference {value, low, high}, rows}],
                      verdict "ship" | "do_not_ship" | "not_enough_evidence", verdict_reason str, ceiling float,
-                     bertscore_encoder str, notes [str]}
+                     bertscore_encoder str, notes [str], more_rows int: that would probably settle the verdict,
+                     agreements [{metric, tau {value, low, high}, contestants, generated_rows, real_rows}],
+                     slices [{name, kind, rows, error_rate {value, low, high}, rest_error_rate, difference,
+                     examples [{input, output, prediction}], test_rows, test_error_rate}]: where the student fails,
+                     slices_split "validation" | "test": where they were found, slices_wrong str}
     exports         {formats [{format, error str, model artifact | None, measured {scores, comparisons: less the
                      student, same: % of rows answered as the student does, latency {p50_ms, p95_ms, mean_ms,
                      inputs, threads, processor}, rows_per_second, load_seconds, runtime} | None}],
@@ -201,8 +205,9 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
             "resumed": trained["resumed_from_step"] is not None,
         },
         "evaluation": {
-            key: measured[key]
-            for key in ("scores", "comparisons", "verdict", "verdict_reason", "ceiling", "bertscore_encoder", "notes")
+            key: measured.get(key)  # a run that an older program evaluated has not all of them
+            for key in ("scores", "comparisons", "verdict", "verdict_reason", "ceiling", "bertscore_encoder", "notes",
+                        "more_rows", "agreements", "slices", "slices_split", "slices_wrong")
         },
         "samples": _samples(store, known),
         "ledger": {

@@ -5,6 +5,7 @@
         ├── tiles        the figures at the top
         ├── scores       verdict, scores, comparisons, scores by source
         ├── shipping     the formats it ships in: size, speed, cost, quality
+        ├── failures     where the student fails
         ├── training     the loss curve
         ├── data         rows by source, rows left out
         ├── leakage      rows that repeated another split, labels

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from orchestrator.report.choices import choices
 from orchestrator.report.data import data
 from orchestrator.report.examples import examples
+from orchestrator.report.failures import failures
 from orchestrator.report.generation import generation
 from orchestrator.report.leakage import leakage
 from orchestrator.report.reproduce import notes, reproduce
@@ -34,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     scores,
     comparisons,
     slices,
+    failures,
     shipping,
     training,
     data,

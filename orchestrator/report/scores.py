@@ -21,6 +21,9 @@ MAIN_METRIC = "exact_match"
 METRIC_TITLES = {
     MAIN_METRIC: "Exact match",
     "exact_match_normalised": "Exact match, normalised",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "token_f1": "Token F1",
     "chrf": "chrF++",
     "bertscore": "BERTScore",
 }

