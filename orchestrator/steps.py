@@ -427,7 +427,8 @@ async def evaluate(step: Step) -> Outcome:
         contestants.append(contestant(name="teacher", teacher=evaluator_pb2.Teacher(max_rows=rows)))
     request = evaluator_pb2.EvaluateRequest(
         request_id=f"{step.name}/evaluate", allowance=_allowance(step.left()), spec=step.spec, contestants=contestants,
-        test=step.artifact("prepare", "test"), seed=step.options.seed,
+        test=step.artifact("prepare", "test"), validation=step.artifact("prepare", "validation"),
+        seed=step.options.seed,
     )  # fmt: skip
     result = await step.stages.evaluate(request, step.report)
     return Outcome(result.verdict_reason, plain(result), from_message(result.ledger, Ledger))
