@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.kit.artifacts import Artifacts
-from services.kit.errors import Cancelled, FailedPrecondition
+from services.kit.errors import Cancelled, NotFound
 from services.kit.settings import Settings
 from services.kit.values import Progress, PromptSpec
 from services.kit.worker import WorkerContext
@@ -83,6 +83,6 @@ def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_an_error_in_two_processes_is_one_error(tmp_path: Path) -> None:
     """What goes wrong in the processes is raised once, as if there were one."""
-    with pytest.raises(FailedPrecondition) as caught:
+    with pytest.raises(NotFound) as caught:
         _train(tmp_path / "no model", _Context(_settings(tmp_path / "home", 2)))
-    assert caught.value.reason and "no model" in caught.value.message
+    assert "no model" in caught.value.message
