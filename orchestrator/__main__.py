@@ -131,6 +131,7 @@ def _json(command: Any) -> Any:
 @click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens in a batch.")
 @click.option("--max-train-time", metavar="TIME", help="Most time for training, such as 5m or 1h30m.")
 @click.option("--lora", is_flag=True, help="Train a low-rank adapter instead of all weights.")
+@click.option("--qlora", is_flag=True, help="The same beside weights in 4 bits, for a large model; needs CUDA.")
 @click.option(
     "--head",
     type=click.Choice(["auto", "text", "labels"]),
@@ -568,6 +569,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         dataset=given["dataset"],
         model=given["model"],
         lora=given["lora"],
+        qlora=given["qlora"],
         head="" if given["head"] == "auto" else given["head"],
         ask=given["ask"],
         adapt=given["adapt"],

@@ -451,6 +451,8 @@ def hyper_parameters(options: run_pb2.RunOptions, model: Mapping[str, Any]) -> t
     parameters = trainer_pb2.HyperParameters(head=options.head)
     if options.lora:
         parameters.lora = True
+    if options.qlora:
+        parameters.qlora = True
     for name in ("learning_rate", "epochs", "batch_tokens"):
         if options.HasField(name):
             setattr(parameters, name, getattr(options, name))

@@ -55,6 +55,7 @@ def command(record: dict[str, Any]) -> str:
         words += ["--languages", shlex.quote(",".join(options["languages"]))]
     for option, flag in (
         ("keep_near_duplicates", "--keep-near-duplicates"), ("skip_datasets", "--skip datasets"), ("skip_generation", "--skip generate"), ("lora", "--lora"),
+        ("qlora", "--qlora"),
         ("ask", "--ask"), ("adapt", "--adapt"),
         ("include_gated", "--include-gated"), ("judge", "--judge"), ("attributes", "--attributes FILE"),
     ):  # fmt: skip

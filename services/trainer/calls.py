@@ -118,6 +118,7 @@ class HyperParameters:
     lora: bool | None = None
     max_seconds: float | None = None
     head: str = ""
+    qlora: bool | None = None
     micro_batch_tokens: int | None = None
     label_smoothing: float | None = None
 

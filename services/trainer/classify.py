@@ -1,7 +1,6 @@
 """Encoders with a head for labels: one forward pass answers, where a decoder takes one a token.
 
     load(folder, labels, shares, ...)       the model, as AutoModelForSequenceClassification loads it
-    loss_of(model, ids, mask, targets)      cross entropy of the labels
 
 A sentence encoder was trained to mean something by the mean of its tokens, which transformers' heads do not take: they
 look at the first token. So a layer is put on top whose attention starts uniform: the first token's output then is that
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 from transformers import AutoModelForSequenceClassification
 
 from services.kit import encoding
@@ -51,12 +50,6 @@ def load(folder: Path, labels: Sequence[str], shares: Sequence[float], config: A
         with torch.no_grad():
             head.bias.copy_(torch.tensor(shares).clamp_min(1e-4).log())
     return model
-
-
-def loss_of(model: Any, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The sum of the rows' cross entropies. `ids`, `mask`: [rows, tokens]; `targets`: [rows], the labels' numbers."""
-    logits = model(input_ids=ids, attention_mask=mask).logits
-    return cross_entropy(logits.float(), targets, reduction="sum")
 
 
 def _head(model: Any) -> torch.nn.Linear:

@@ -45,8 +45,8 @@ _OUTPUTS_READ_BACK, _BATCHES_MEASURED = 10_000, 10_000
 def train(request: TrainRequest, context: WorkerContext) -> TrainResult:
     """Fine-tunes `request.model`. A checkpoint of the same request, if there is one, is gone on from.
 
-    Raises FailedPrecondition (NO_ROWS, NO_SAFETENSORS, UNSUPPORTED_ARCHITECTURE, BAD_MODEL, DIVERGED), DiskFull,
-    ResourceExhausted (OUT_OF_MEMORY), and, after a checkpoint, Cancelled.
+    Raises FailedPrecondition (NO_ROWS, NO_SAFETENSORS, UNSUPPORTED_ARCHITECTURE, BAD_MODEL, NO_LABEL_HEAD, NO_CUDA,
+    DIVERGED), DiskFull, ResourceExhausted (OUT_OF_MEMORY), and, after a checkpoint, Cancelled.
     """
     count = parallel.processes(context.settings)
     if count > 1:
@@ -58,6 +58,8 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
     """One process's part in the training. Only the first of the team stores anything; the others' result is empty."""
     settings, asked = context.settings, request.hyper_parameters
     prepare_torch(settings.threads)
+    if asked.qlora:
+        adapters.check_qlora()
     artifacts = Artifacts.open(settings, "trainer")
     rows, validation = _rows(artifacts, request)
     context.report(Report(message="loading the model", unit="steps"))
@@ -73,7 +75,10 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
         note_on_length = pretrained.limit_answers(student, int(tokens.lengths[:, 1].max()))
         base, _ = _store(artifacts, student, folder) if team.rank == 0 else (Artifact(), "")
         parameters = sum(weight.numel() for weight in student.model.parameters())
-        if asked.lora:
+        whole = replace(student)
+        if asked.qlora:
+            student.model = adapters.with_qlora(student, folder)
+        elif asked.lora:
             student.model = adapters.with_lora(student)
         checkpoints = Checkpoints(artifacts, request.request_id, _content(request), folder)
         try:
@@ -85,7 +90,9 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
             ) from error
         if team.rank:
             return TrainResult()
-        if asked.lora:
+        if asked.qlora:
+            student.model = adapters.merged_into(student.model, whole)
+        elif asked.lora:
             student.model = adapters.merged(student.model)
         model, digest = _store(artifacts, student, folder)
         notes = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from services.evaluator import predict
 from services.kit.artifacts import Artifacts
+from services.kit.errors import FailedPrecondition
 from services.kit.settings import Settings
 from services.kit.values import PromptSpec
 from services.kit.worker import WorkerContext
@@ -159,6 +161,34 @@ def test_lora_fits_and_is_merged(settings: Settings, artifacts: Artifacts, tmp_p
     assert before.keys() == after.keys()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed and not any("embed" in name for name in changed)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5"])
+def test_adapters_move_to_the_whole_weights(tmp_path: Path, family: str) -> None:
+    """Adapters that were trained beside a copy of the weights end up in the whole ones, and change answers alike."""
+    folder = FAMILIES[family](tmp_path / "m")
+    copy, whole = pretrained.load(folder, 0), pretrained.load(folder, 0)
+    adapted = adapters.with_lora(copy)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.normal_(0, 0.1)
+    rows = whole.encode(SPEC, ["word1 word2"], ["word1"])
+    before = _loss(whole, rows)
+    wanted = _loss(replace(copy, model=adapted), rows)
+    merged = adapters.merged_into(adapted, whole)
+    assert type(merged) is type(pretrained.load(folder, 0).model)
+    assert _loss(replace(whole, model=merged), rows) == pytest.approx(wanted, rel=1e-4)
+    assert wanted != pytest.approx(before, rel=1e-2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_qlora_without_a_gpu_is_refused(settings: Settings, artifacts: Artifacts, tmp_path: Path) -> None:
+    """QLoRA on a machine without CUDA is FAILED_PRECONDITION, NO_CUDA, and names what to take instead."""
+    with pytest.raises(FailedPrecondition, match="--lora instead") as caught:
+        _trained(artifacts, settings, models.tiny_gpt2(tmp_path / "m"), qlora=True)
+    assert caught.value.reason == "NO_CUDA"
 
 
 def test_a_gguf_file_becomes_safetensors(settings: Settings, artifacts: Artifacts, tmp_path: Path) -> None:
