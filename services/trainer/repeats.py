@@ -6,8 +6,11 @@
                              a generated one, then the most frequent output, the shortest, the first of the alphabet
     equal inputs             but for case, punctuation, articles and spaces: no two in different splits
     near duplicates          a row near to any row that was drawn for an earlier split goes, even where that one is gone
-                             itself; within a split a row goes that is near to a kept one, real rows and then the least
-                             hashes being kept first
+                             itself; within a split a row goes that is near to a kept one and has its output, real rows
+                             and then the least hashes being kept first: inputs that share a long passage and differ in
+                             the question are near, and different examples
+    given rows               of a person's test set, and of the splits that a dataset gives, only equal rows go: scores
+                             on them are to be comparable
     demonstrations           what is equal or near to one leaves the test split: the LLM that is measured has seen it
 
 That the drawn rows count, not only the kept ones, is part of the lock: what was trained on after data was added is near
@@ -23,7 +26,6 @@ from itertools import groupby, pairwise
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from services.kit.dedup import are_near
 from services.kit.text import normalise
@@ -74,7 +76,7 @@ def remove(
     alive = np.flatnonzero((found.reason == KEPT) | (found.reason == DEMONSTRATION))
     order = alive[np.lexsort((keys.same[alive], keys.draw[alive], ~columns.real[alive], split[alive]))]
     if not keep_near:
-        _near(columns.input, order, split, shown, found, step)
+        _near(columns, order, split, shown, found, step)
     found.order = order[found.reason[order] == KEPT]
     return found
 
@@ -137,19 +139,22 @@ def _equal_to_shown(columns: Columns, split: I8, shown: Sequence[str], found: Re
 
 
 def _near(
-    inputs: pa.Array, order: I64, split: I8, shown: Sequence[str], found: Repeats, step: Callable[[int, int], None]
+    columns: Columns, order: I64, split: I8, shown: Sequence[str], found: Repeats, step: Callable[[int, int], None]
 ) -> None:
     """Removes near duplicates among the rows in `order`, and of the demonstrations."""
 
     def all_texts() -> Iterator[list[str]]:
-        for number, batch in enumerate(batches(inputs, order)):
+        for number, batch in enumerate(batches(columns.input, order)):
             step(number * len(batch), len(order))
             yield batch
         if shown:
             yield list(shown)
 
     def text(place: int) -> str:
-        return str(inputs[int(order[place])].as_py()) if place < len(order) else shown[place - len(order)]
+        return str(columns.input[int(order[place])].as_py()) if place < len(order) else shown[place - len(order)]
+
+    def output(place: int) -> str:
+        return normalise(columns.output[int(order[place])].as_py())
 
     total = len(order) + len(shown)
     close = near.find(all_texts(), np.arange(total), asked=len(shown))
@@ -164,7 +169,9 @@ def _near(
     for later in range(len(order), total):  # of the same set: near, and no candidate
         if first[later] < len(order) and place_split[first[later]] == TEST:
             _show(reason, by, int(first[later]), later, order)
+    given = (columns.own_test | (columns.given == split))[order]
     twins = np.flatnonzero(first[: len(order)] < np.arange(len(order)))
+    twins = twins[~given[twins] | (place_split[first[twins]] < place_split[twins])]
     _mark(reason, by, twins, first[twins], place_split)
     splits = place_split.tolist()
     pairs = zip(close.later[~asked].tolist(), close.earlier[~asked].tolist(), strict=True)
@@ -172,8 +179,11 @@ def _near(
         if number % _PROGRESS_EVERY == 0:
             step(later, len(order))
         for _, earlier in candidates:
-            removes = splits[earlier] < splits[later] or reason[earlier] == KEPT
-            if removes and reason[later] == KEPT and are_near(text(later), text(earlier)):
+            across = splits[earlier] < splits[later]
+            inside = not given[later] and reason[earlier] == KEPT
+            if not (across or (inside and output(later) == output(earlier))):
+                continue
+            if reason[later] == KEPT and are_near(text(later), text(earlier)):
                 _mark(reason, by, np.array([later]), np.array([earlier]), place_split)
                 break
     changed = by[: len(order)] != -1

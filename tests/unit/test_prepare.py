@@ -122,11 +122,28 @@ def test_no_leak_between_any_two_splits() -> None:
 
 def test_near_duplicates_can_stay() -> None:
     """With `keep_near` equal rows go and near duplicates stay, in whichever split they were drawn for."""
-    rows = [Row(f"{LONG} {letter * 2}", letter, "a") for letter in "abcdefghijklmnopqrstuvwxyz"]
+    rows = [Row(f"{LONG} {letter * 2}", "same", "a") for letter in "abcdefghijklmnopqrstuvwxyz"]
     made = _split([*rows, rows[0]], keep_near=True)
     assert len(made.all) == 26 and made.removed == {"duplicate": 1}
     assert len(_split(rows).all) == 1
     assert any("near duplicates of others" in note for note in _split(rows).notes)
+
+
+def test_another_question_about_one_passage_stays() -> None:
+    """In a split, rows with near inputs and different outputs are different examples; across splits they leak."""
+    rows = [Row(f"{LONG} {letter * 2}", letter, "a") for letter in "abcdefghijklmnopqrstuvwxyz"]
+    made = _split(rows)
+    assert len(made.test) > 1 and not made.train and not made.validation
+    assert made.removed == {"in_test": 26 - len(made.test)}
+
+
+def test_given_test_rows_stay_though_they_are_near() -> None:
+    """A person's own test set, and a source's own test split, lose equal rows only."""
+    rows = [Row(f"{LONG} {letter * 2}", "same", "a", "test") for letter in "abcdefghij"]
+    given = [*rows, rows[0], Row(rows[1].input.upper(), "same", "a", "test")]
+    for made in (_split(_rows(50), own_test=given), _split([*_rows(50), *given])):
+        assert sum(row.input.lower().startswith(LONG.lower()) for row in made.test) == 11
+        assert made.removed == {"duplicate": 1}
 
 
 @pytest.mark.parametrize("shown", ["TESTED number 4", f"{LONG} and"], ids=["equal", "near"])
