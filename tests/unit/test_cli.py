@@ -417,7 +417,7 @@ async def test_the_users_own_rows_are_taken(idle_p2m: Cli) -> None:
 
 async def test_ctrl_c_stops_and_the_same_command_goes_on(idle_p2m: Cli, calls: Counter[str]) -> None:
     """One Ctrl-C ends with status 3 and says how to go on; what was done is not done again."""
-    command = ("run", "prompt.txt", "--name", "asked", "--ask", "--skip", "datasets")
+    command = ("run", "prompt.txt", "--name", "asked", "--ask", "--skip", "datasets", "--number", "4")
     process = await idle_p2m.start(*command)
     await _until_it_asks(process)
     process.send_signal(signal.SIGINT)
