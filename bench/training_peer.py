@@ -131,7 +131,8 @@ def _nats_for_a_text(model: Path, rows: Sequence[dict[str, str]], max_length: in
     if as_the_peer:
         spelt = [student.tokenizer(row["output"], truncation=True, max_length=max_length)["input_ids"] for row in rows]
         encoded = [(read, written) for (read, _), written in zip(encoded, spelt, strict=True)]
-    return round(sum(score(student, [row]).loss for row in encoded) / len(rows), 4)
+    total: float = sum(score(student, [row]).loss for row in encoded)
+    return round(total / len(rows), 4)
 
 
 def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:

@@ -219,6 +219,7 @@ def _take_stock(
     progress.stale = 0 if loss < least or exact > most else progress.stale + 1
     if progress.best_loss is None or (exact, -loss) > (progress.best_exact_match, -progress.best_loss):
         progress.best_step, progress.best_loss, progress.best_exact_match = progress.step, loss, exact
+        progress.stale = 0
 
 
 def _next_round(progress: Progress, limit: float) -> float:
