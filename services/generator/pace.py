@@ -38,8 +38,8 @@ _PLACE_PRIOR = 2.0
 _LEAST_SHARE = 0.2
 # To spare, in standard deviations of the number of new ones.
 _SPARE = 2.0
-# Seconds that an answer may take at a server with a rate limit: places beyond the limit's answers are no use.
-_ANSWER_S = 4.0
+# At a server with a rate limit, so many seconds' requests count as places: fewer, larger ones are through sooner.
+_ANSWER_S = 1.0
 # Examples in a row that brought nothing before generation is given up: a tenth of the number, at least this many.
 _DRY = 50
 
