@@ -111,7 +111,8 @@ def read(datasets: Iterable[Dataset]) -> Columns:
     whole = pa.concat_tables(parts) if parts else _nothing()
     del parts
     order = sorted(names)
-    place = np.array([order.index(name) for name in names], np.int32)
+    places = {name: place for place, name in enumerate(order)}
+    place = np.array([places[name] for name in names], np.int32)
     source = np.concatenate(sources) if sources else np.zeros(0, np.int32)
     return Columns(
         whole["input"].combine_chunks(),

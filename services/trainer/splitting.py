@@ -88,8 +88,9 @@ def capped(
     whole.
     """
     taken = np.ones(len(rows), np.bool_)
-    shares = np.array([SHARES[place] for place in range(len(SHARES))])
-    most = np.maximum(1, np.rint(limits[:, None] * shares)).astype(np.int64).ravel()
+    test = np.maximum(1, np.rint(limits * SHARES[TEST])).astype(np.int64)
+    validation = np.minimum(test, limits - test)
+    most = np.stack([test, validation, limits - test - validation], axis=1).ravel()
     if own:
         most[TEST :: len(SHARES)] = len(rows)
     group = source[rows].astype(np.int64) * len(SHARES) + split[rows]

@@ -165,6 +165,13 @@ def test_limit_of_rows_per_source() -> None:
     assert _sizes(large) == (60, 20, 20)
 
 
+@pytest.mark.parametrize("limit", range(1, 13))
+def test_a_small_limit_is_one_too(limit: int) -> None:
+    """However small a limit is, no more rows are taken, and one of them is for the test split."""
+    made = _split(_rows(200), limit=limit)
+    assert len(made.all) == limit and made.test
+
+
 def test_caps_of_single_sources() -> None:
     """A cap by name goes before one by kind, and that before the common limit."""
     sources = [(_rows(500, name, word=name), kind) for name, kind in (("a", USER), ("b", USER), ("c", GENERATED))]
