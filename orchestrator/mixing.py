@@ -23,12 +23,12 @@ MOST_WEIGHT, MOST_ROWS, MOST_NAMES = 10, 1_000_000_000, 100
 
 def weights(given: Iterable[str]) -> dict[str, float]:
     """Sources and how often their training rows are seen. InvalidArgument for what is none."""
-    return {name: _weight(name, value) for name, value in _pairs(given, "--mix", "generated=0.5")}
+    return {name: _weight(name, value) for name, value in _pairs(given, "--mix", "generated=0.5").items()}
 
 
 def caps(given: Iterable[str]) -> dict[str, int]:
     """Sources and the most rows of each. InvalidArgument for what is none."""
-    return {name: _cap(name, value) for name, value in _pairs(given, "--cap", "generated=1000")}
+    return {name: _cap(name, value) for name, value in _pairs(given, "--cap", "generated=1000").items()}
 
 
 def check(options: run_pb2.RunOptions) -> None:
@@ -53,17 +53,17 @@ def rows_to_load(options: run_pb2.RunOptions, dataset: str) -> int:
     return int(options.max_rows_per_source)
 
 
-def _pairs(given: Iterable[str], option: str, example: str) -> list[tuple[str, str]]:
-    pairs = []
+def _pairs(given: Iterable[str], option: str, example: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for part in (part.strip() for text in given for part in text.split(",")):
         name, equals, value = (word.strip() for word in part.rpartition("="))
         if not (name and equals and value):
             raise InvalidArgument(
                 "BAD_OPTION", f"{option} has {part[:60]!r}; wanted a source and a number, such as {example}."
             )
-        if name in dict(pairs):
+        if name in pairs:
             raise InvalidArgument("BAD_OPTION", f"{option} names {name!r} twice: once is enough.")
-        pairs.append((name, value))
+        pairs[name] = value
     return pairs
 
 

@@ -123,12 +123,8 @@ def _elements(texts: Sequence[str], hashes: _Hashes) -> tuple[I64, U64, I64]:
     keyed = _mix(pair ^ np.repeat(marks, counts)) >> np.uint64(16) | row << np.uint64(48)
     keyed.sort()
     keyed = keyed[np.concatenate(([True], keyed[1:] != keyed[:-1]))]
-    row = (keyed >> np.uint64(48)).astype(np.int64)
-    return (
-        row.astype(np.int64),
-        keyed & np.uint64((1 << 48) - 1),
-        np.bincount(row.astype(np.int64), minlength=len(texts)),
-    )
+    row_of = (keyed >> np.uint64(48)).astype(np.int64)
+    return row_of, keyed & np.uint64((1 << 48) - 1), np.bincount(row_of, minlength=len(texts))
 
 
 def _parities(element: U64, begins: I64) -> U64:
