@@ -60,6 +60,8 @@ class Job:
         self.notes: list[str] = []
         self.within_budget = True
         self.failure = ""
+        # What keeps an LLM from copying would spoil outputs that have to.
+        self._fresh = not variety.repeats_inputs(request.spec.demonstrations)
         self._llm = llm
         self._report = report
         self._taken: set[int] = set()
@@ -97,7 +99,7 @@ class Job:
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
         degrees = temperature(request, collection.kept, collection.repeated)
         limit = self.plan.limit(size, longest)
-        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, seed, fresh=True)
+        return Ask(f"examples/{slot}/{size}", text, prompts.schema(size), degrees, limit, seed, fresh=self._fresh)
 
     def proposal(self) -> Ask | None:
         """Asks what the examples may differ in; None where that is known, or not worth a request."""

@@ -6,6 +6,7 @@
     distinct        distinct-1, distinct-2 (Li et al., 2016)
     balance         how evenly labels are given
     measured        all of these of some rows
+    repeats_inputs  whether outputs must repeat their inputs
     implied_labels  the outputs that the demonstrations show to be all there are
 
 Attributes in a prompt make an LLM's examples more varied than a request for variety does (Yu et al., 2023, AttrPrompt).
@@ -28,6 +29,8 @@ from services.kit.values import Demonstration, Metric, Row
 _MOST_OF_A_KIND = 50
 _MOST_CHARACTERS = 200
 _MOST_LABEL_WORDS = 6
+# Words in a row that an output has from its input where it repeats it, and does not just name a thing in it.
+_LONG_RUN = 4
 # Candidates for each example that is shown.
 _CANDIDATES = 5
 
@@ -116,6 +119,13 @@ def measured(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Metric, ...]:
     return tuple(found)
 
 
+def repeats_inputs(demonstrations: Iterable[Demonstration]) -> bool:
+    """Whether outputs of the task hold long runs of their inputs' words, as where a sentence is to be corrected."""
+    return any(
+        not _runs(words(one.output), _LONG_RUN).isdisjoint(_runs(words(one.input), _LONG_RUN)) for one in demonstrations
+    )
+
+
 def implied_labels(instruction: str, demonstrations: Sequence[Demonstration]) -> tuple[str, ...]:
     """The outputs there are, where few come again and again in the demonstrations; () where they may be anything.
 
@@ -139,6 +149,10 @@ def _cleaned(values: Any) -> tuple[str, ...]:
         return ()
     texts = (" ".join(value.split()) for value in values if isinstance(value, str))
     return tuple(dict.fromkeys(text for text in texts if text and len(text) <= _MOST_CHARACTERS))[:_MOST_OF_A_KIND]
+
+
+def _runs(found: Sequence[str], length: int) -> frozenset[tuple[str, ...]]:
+    return frozenset(zip(*(found[start:] for start in range(length)), strict=False))
 
 
 def _overlap(a: frozenset[str], b: frozenset[str]) -> float:

@@ -50,7 +50,7 @@ _CONTEXT = re.compile(r"context.{0,20}(length|window|size)|maximum context|excee
 _CHARS_PER_TOKEN = 4
 # llama.cpp's DRY sampler: what goes on as the prompt does for more than so many tokens becomes ever less likely. It
 # begins anew at a quote, so a short output may still be a part of its input.
-_FRESH = {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 6, "dry_penalty_last_n": 8192}
+_FRESH = {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 4, "dry_penalty_last_n": 8192}
 _BATCH_PATIENCE = 30
 
 

@@ -102,3 +102,21 @@ def test_who_copies_is_shown_other_demonstrations() -> None:
     assert shown(None) == {"shown 0", "shown 1"}
     assert len({shown(random.Random(seed)) for seed in range(20)}) > 5
     assert {len(shown(random.Random(seed))) for seed in range(20)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "expected"),
+    [
+        ("she go to the school every day", "she goes to the school every day", True),
+        (
+            "Question: which city? Context: It was in Santa Clara, California, in 2016.",
+            "Santa Clara, California",
+            False,
+        ),
+        ("turn the lamp off", "off", False),
+        ("", "", False),
+    ],
+)
+def test_a_task_whose_outputs_repeat_their_inputs(given: str, wanted: str, expected: bool) -> None:
+    """A corrected sentence repeats its input; a name out of it does not."""
+    assert variety.repeats_inputs([Demonstration("a", "b"), Demonstration(given, wanted)]) == expected
