@@ -24,6 +24,7 @@ def main() -> int:
         measure = f"--model {student} --data {examples / 'test.jsonl'} --limit 100"
         commands = {
             "overhead": "",
+            "prepare": "",
             "training": f"{train} --epochs 1 --batch-size 16 --max-length 128 --bound",
             "evaluation": f"{measure} --batch-size 32",
         }
