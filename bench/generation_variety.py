@@ -124,7 +124,7 @@ def _read(path: Path) -> PromptSpec:
 
 
 async def _by_question(
-    session: Session, settings: Settings, spec: PromptSpec, args: argparse.Namespace, inputs: list[str], written: int
+    written: int, session: Session, settings: Settings, spec: PromptSpec, args: argparse.Namespace, inputs: list[str]
 ) -> dict[str, Any]:
     """The same question, with so many examples written before; as many at once as the offline teacher serves."""
     plan, validity = prompts.plan(spec, settings.llm_context_tokens), Validity(spec.demonstrations)
@@ -153,11 +153,11 @@ async def _by_question(
 
 
 async def _plain(*given: Any) -> dict[str, Any]:
-    return await _by_question(*given, written=0)
+    return await _by_question(0, *given)
 
 
 async def _random(*given: Any) -> dict[str, Any]:
-    return await _by_question(*given, written=prompts.COMPLEX.written)
+    return await _by_question(prompts.COMPLEX.written, *given)
 
 
 async def _generator(
@@ -205,7 +205,7 @@ async def _session(args: argparse.Namespace, strategy: str) -> AsyncIterator[tup
             home = args.home or Path(temporary)
             settings = Settings(home=home, store="", openai_base_url=url or (offline and offline.base_url) or "")
             if offline:
-                update = {"llm_concurrency": offline_teacher.PARALLEL, "llm_timeout_s": 600.0}
+                update: dict[str, Any] = {"llm_concurrency": offline_teacher.PARALLEL, "llm_timeout_s": 600.0}
                 update |= {"llm_context_tokens": offline_teacher.CONTEXT_TOKENS, "llm": offline_teacher.NAME}
                 settings = settings.model_copy(update=update)
             teacher = Teacher(settings, Artifacts.open(settings, "generator"))
