@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import Message
+from p2m.common.v1 import common_pb2
 from p2m.dataset_retriever.v1 import dataset_retriever_pb2, dataset_retriever_pb2_grpc
 from p2m.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from p2m.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -39,6 +40,8 @@ M = TypeVar("M", bound=Message)
 READY_TIMEOUT_S = 60.0
 # A short stage may ask a small LLM on a busy machine, which answers in minutes.
 CALL_TIMEOUT_S = 1800.0
+# A batch may take a day, and generation by batches needs a few of them.
+BATCHES_TIMEOUT_S = 7 * 24 * 3600.0
 _ATTEMPTS = 5
 # Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
 _BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "WORKER_KILLED")
@@ -86,7 +89,11 @@ class Stages:
         return await self._unary("generator", self._generator.Salvage, request)
 
     async def generate(self, request: generator_pb2.GenerateRequest, report: Report) -> generator_pb2.GenerateResult:
-        return await self._stream("generator", self._generator.Generate, request, report, generator_pb2.GenerateResult)
+        waits = request.prefer == common_pb2.PREFER_COST
+        return await self._stream(
+            "generator", self._generator.Generate, request, report, generator_pb2.GenerateResult,
+            BATCHES_TIMEOUT_S if waits else channel.STREAM_TIMEOUT_S,
+        )  # fmt: skip
 
     async def propose(self, request: generator_pb2.ProposeRequest) -> generator_pb2.ProposeResponse:
         return await self._unary("generator", self._generator.Propose, request)
@@ -116,9 +123,12 @@ class Stages:
     async def _unary(self, service: str, method: Method[R, M], request: R) -> M:
         return await self._asked_again(service, request, lambda asked: channel.unary(method, asked, CALL_TIMEOUT_S))
 
-    async def _stream(self, service: str, method: Any, request: Any, report: Report, result: type[M]) -> M:
+    async def _stream(
+        self, service: str, method: Any, request: Any, report: Report, result: type[M],
+        timeout_s: float = channel.STREAM_TIMEOUT_S,
+    ) -> M:  # fmt: skip
         """The call's `result` message, which is of the type that `result` names."""
-        return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, report))
+        return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, report, timeout_s))
 
     async def _asked_again(self, service: str, request: R, call: Callable[[R], Awaitable[M]]) -> M:
         for attempt in range(_ATTEMPTS):

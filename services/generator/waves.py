@@ -84,6 +84,7 @@ async def _waves(job: Job, waves: Waves) -> None:
                 job.answered(slot, size, ended.answers[key])
             elif key in ended.invalid:
                 job.failed(slot, size, InvalidAnswer(ended.invalid[key]))
+            await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
         job.report()
         job.check_sense()
         if ended.missing:
@@ -122,7 +123,7 @@ async def _plan(job: Job, wave: int, most: int) -> list[tuple[int, int, Ask]]:
     planned = []
     for slot, size in chosen[:most]:
         planned.append((slot, size, job.question(slot, size)))
-        await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
+        await asyncio.sleep(0)
     return planned
 
 

@@ -114,7 +114,11 @@ class Waves:
         asked = {ask.key: (ask, one.prompt_tokens) for ask, one in zip(wave, reserved, strict=True)}
         try:
             await self._mark(token, "planned", _plan(asked))
-            batch = await self._handed_in(token, {ask.key: self._endpoint.body(ask) for ask in wave})
+            bodies = {}
+            for ask in wave:
+                bodies[ask.key] = self._endpoint.body(ask)
+                await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
+            batch = await self._handed_in(token, bodies)
             await self._mark(token, "submitted", {"id": batch.id})
             await self._collected(token, batch.id, asked, watch, ended)
         except asyncio.CancelledError:
@@ -198,8 +202,7 @@ class Waves:
             entry = self._entry(*asked[answer.key], answer)
             self._stored[answer.key] = entry
             writes.append((entry, self._journal.append(entry)))
-            if len(writes) % 500 == 0:
-                await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
+            await asyncio.sleep(0)
         for entry, written in writes:
             await written
             self._budget.spent += entry.cost
