@@ -30,7 +30,7 @@ _STEERED_EXAMPLES, _STEERED_REQUESTS = 100, 20
 # Examples after which the longest one tells how long an answer may be.
 _TELLING = 20
 # The share of repeats from which on an LLM is one that copies what it is shown.
-_COPIES = 0.2
+_COPIES = 0.1
 # Parts of the run for which the share of repeats is told.
 _STRETCHES = 20
 
@@ -113,7 +113,7 @@ class Job:
     def proposed(self, answer: Any) -> None:
         """Takes the answer to `proposal` in; None where it could not be read."""
         if answer:
-            self.attributes = variety.from_answer(answer)
+            self.attributes = variety.from_answer(answer, self.request.spec.demonstrations)
 
     def _take(self, size: int, answer: Any) -> None:
         """Takes the answer to a request for `size` examples in; None where it could not be read."""

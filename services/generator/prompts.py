@@ -40,6 +40,7 @@ class Size:
 
 
 COMPLEX, MIDDLE, SIMPLE = Size(1.0, 12, 5), Size(0.5, 6, 3), Size(0.25, 3, 1)
+BARE = Size(0.25, 3, 0)
 SIZES = (COMPLEX, MIDDLE, SIMPLE)
 
 
@@ -141,7 +142,7 @@ def proposal(spec: PromptSpec, plan: Plan, seed: int) -> Ask:
     kinds = {"topics": 30, "lengths": 3, "difficulties": 3, "labels": 30}
     lists = {kind: {"type": "array", "items": {"type": "string"}, "maxItems": most} for kind, most in kinds.items()}
     wanted = Schema("attributes", {"type": "object", "properties": lists, "required": list(lists)})
-    return Ask("attributes", told, wanted, 0.7, min(_PROPOSAL_TOKENS, plan.prompt_tokens), seed)
+    return Ask("attributes", told, wanted, 0.7, min(_PROPOSAL_TOKENS, plan.prompt_tokens), seed, fresh=True)
 
 
 def task(spec: PromptSpec, plan: Plan, rest: str = "") -> list[str]:
@@ -154,11 +155,11 @@ def task(spec: PromptSpec, plan: Plan, rest: str = "") -> list[str]:
 
 
 def choose_size(rng: random.Random, repeated: float = 0.0) -> Size:
-    """One of the three, each as likely; the smallest the more often, the larger the share of repeats is.
+    """One of the three, each as likely; but BARE the more often, the larger the share of repeats is.
 
-    An LLM that repeats itself mostly copies what it is shown.
+    An LLM that repeats itself mostly copies what it is shown, and what it is told to keep away from.
     """
-    return SIMPLE if rng.random() < repeated else rng.choice(SIZES)
+    return BARE if rng.random() < repeated else rng.choice(SIZES)
 
 
 def tokens(text: str) -> int:

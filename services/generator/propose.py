@@ -47,4 +47,4 @@ async def propose(request: ProposeRequest, session: Session, llm: str, settings:
         answer = await session.ask(prompts.proposal(request.spec, plan, request.seed))
     except (InvalidAnswer, BudgetExhausted):
         answer = {}
-    return Proposed(variety.from_answer(answer), session.ledger, llm)
+    return Proposed(variety.from_answer(answer, request.spec.demonstrations), session.ledger, llm)

@@ -23,12 +23,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.kit.text import words
+from services.kit.text import normalise, words
 from services.kit.values import Demonstration, Metric, Row
 
 _MOST_OF_A_KIND = 50
 _MOST_CHARACTERS = 200
 _MOST_LABEL_WORDS = 6
+# Repeats in a list from which on it goes round in circles.
+_FEW_REPEATS, _MOST_REPEATS = 2, 0.2
 # Words in a row that an output has from its input where it repeats it, and does not just name a thing in it.
 _LONG_RUN = 4
 # Candidates for each example that is shown.
@@ -48,9 +50,19 @@ class Attributes:
         return bool(self.topics or self.lengths or self.difficulties or self.labels)
 
 
-def from_answer(answer: Mapping[str, Any]) -> Attributes:
-    """What the LLM proposed, without repeats and what is no attribute."""
-    return Attributes(*(_cleaned(answer.get(kind)) for kind in ("topics", "lengths", "difficulties", "labels")))
+def from_answer(answer: Mapping[str, Any], demonstrations: Sequence[Demonstration] = ()) -> Attributes:
+    """What the LLM proposed, without repeats and what is no attribute.
+
+    A weak LLM says something for every kind, and to steer by it does harm. So a list that goes round in circles is none
+    at all, a topic, a length or a difficulty has letters in it, and labels are what the demonstrations give.
+    """
+    topics, lengths, difficulties, labels = (
+        _cleaned(answer.get(kind)) for kind in ("topics", "lengths", "difficulties", "labels")
+    )
+    known = {normalise(label) for label in labels}
+    if any(normalise(one.output) not in known for one in demonstrations):
+        labels = ()
+    return Attributes(*(tuple(filter(_has_letters, values)) for values in (topics, lengths, difficulties)), labels)
 
 
 def steer(
@@ -147,8 +159,15 @@ def implied_labels(instruction: str, demonstrations: Sequence[Demonstration]) ->
 def _cleaned(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
         return ()
-    texts = (" ".join(value.split()) for value in values if isinstance(value, str))
-    return tuple(dict.fromkeys(text for text in texts if text and len(text) <= _MOST_CHARACTERS))[:_MOST_OF_A_KIND]
+    texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
+    different = dict.fromkeys(texts)
+    if len(texts) - len(different) > max(_FEW_REPEATS, _MOST_REPEATS * len(texts)):
+        return ()
+    return tuple(text for text in different if len(text) <= _MOST_CHARACTERS)[:_MOST_OF_A_KIND]
+
+
+def _has_letters(text: str) -> bool:
+    return any(character.isalpha() for character in text)
 
 
 def _runs(found: Sequence[str], length: int) -> frozenset[tuple[str, ...]]:

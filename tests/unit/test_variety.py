@@ -55,6 +55,18 @@ def test_what_the_llm_proposed_is_cleaned() -> None:
     assert variety.from_answer(answer) == Attributes(topics=("a b", "c"))
 
 
+def test_a_weak_llms_proposal_is_not_believed() -> None:
+    """A list that goes round in circles steers nothing, nor does a number, nor labels that no demonstration gives."""
+    answer = {
+        "topics": ["Serbia", "Brazil", "Bali", "Brazil", "Bali", "Brazil", "Bali"],
+        "lengths": ["10", "25", "one line"],
+        "difficulties": ["2017-18"],
+        "labels": ["Serbia", "Brazil"],
+    }
+    assert variety.from_answer(answer, _of("Europe")) == Attributes(lengths=("one line",))
+    assert variety.from_answer(answer, _of("serbia", "Brazil.")).labels == ("Serbia", "Brazil")
+
+
 @pytest.mark.parametrize(
     ("texts", "length", "expected"),
     [(["a b a b"], 1, 50), (["a b a b"], 2, 200 / 3), (["a b", "c d"], 2, 100), (["a"], 2, 0), ([], 1, 0)],
