@@ -115,7 +115,10 @@ def model_facts(entries: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[A
         "licence": np.asarray([one.licence.encode()[:32] for one in known], "S32"),
         "tasks": np.asarray([tasks.bits(one.tasks) for one in known], np.uint64),
         "mentioned": np.asarray([tasks.bits(one.mentioned) for one in known], np.uint64),
-        "unfit": np.asarray([bool(one.unfit) for one in known], np.int8),
+        # What is taken by name alone counts as unfit in a search; naming it asks `unfit` itself.
+        "unfit": np.asarray(
+            [bool(one.unfit or entry.get("by_name")) for one, entry in zip(known, entries, strict=True)], np.int8
+        ),
         "located": np.asarray([bool(entry.get("location")) for entry in entries], np.int8),
         "parameters": np.asarray([_parameters(entry) for entry in entries], np.int64),
     }

