@@ -189,6 +189,8 @@ def question(stream: TextIO, asked: run_pb2.Question, run: str) -> None:
         print(f"  {number:>2}  {clean(option.label or option.value)}{own}", file=stream)
     print(f"\nFrom elsewhere: p2m choose {run} {asked.id} VALUE, with one of these values:", file=stream)
     print("  " + "  ".join(_quoted(option.value) for option in asked.options), file=stream, flush=True)
+    if asked.open:
+        print("  or the name of a file with another, in that form", file=stream, flush=True)
 
 
 def clean(text: str) -> str:
