@@ -28,36 +28,35 @@ def greedy(
     """The tokens (rows, length) that `generate` gives with do_sample=False and num_beams=1, padded at the end."""
     import torch
 
-    pad = generation_config._pad_token_tensor
-    numbers = torch.arange(len(input_ids), device=input_ids.device)  # which row of the batch each row is
+    pad = generation_config._pad_token_tensor.to(input_ids.device)
+    going = torch.arange(len(input_ids), device=input_ids.device)  # the rows of the batch that the model still has
     ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-    done: list[tuple[Any, Any]] = []
     outputs = model._prefill(input_ids, generation_config, carried)
     while True:
         carried = model._update_model_kwargs_for_generation(
             outputs, carried, is_encoder_decoder=model.config.is_encoder_decoder
         )
-        logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32)
+        scores = outputs.logits[:, -1].to(copy=True, dtype=torch.float32)
         del outputs  # the first step's logits may be large
-        tokens = torch.argmax(logits_processor(input_ids, logits), dim=-1)
+        if len(logits_processor):
+            # Some keep a state for each row, so they are shown the whole batch.
+            whole = scores.new_zeros((len(input_ids), scores.shape[-1]))
+            whole[going] = scores
+            scores = logits_processor(input_ids, whole)[going]
+        tokens = pad.repeat(len(input_ids))
+        tokens[going] = torch.argmax(scores, dim=-1)
         input_ids = torch.cat([input_ids, torch.where(ended, pad, tokens)[:, None]], dim=-1)
         ended = ended | stopping_criteria(input_ids, None)
         if bool(ended.all()):
-            break
-        if int(ended.sum()) >= _SHARE_FINISHED * len(ended) and _can_narrow(carried):
-            going = (~ended).nonzero()[:, 0]
-            done.append((numbers[ended], input_ids[ended]))
-            carried = narrowed(carried, going, len(ended))
-            numbers, input_ids, ended = numbers[going], input_ids[going], ended[going]
+            return input_ids
+        left = (~ended[going]).nonzero()[:, 0]
+        if len(left) <= (1 - _SHARE_FINISHED) * len(going) and _can_narrow(carried):
+            carried = narrowed(carried, left, len(going))
+            going = going[left]
         inputs = model.prepare_inputs_for_generation(
-            input_ids, next_sequence_length=1 if carried["use_cache"] else None, **carried
+            input_ids[going], next_sequence_length=1 if carried["use_cache"] else None, **carried
         )
         outputs = model(**inputs, return_dict=True)
-    done.append((numbers, input_ids))
-    written = input_ids.new_full((sum(len(rows) for rows, _ in done), input_ids.shape[1]), int(pad))
-    for rows, ids in done:
-        written[rows, : ids.shape[1]] = ids
-    return written
 
 
 def _can_narrow(carried: dict[str, Any]) -> bool:
