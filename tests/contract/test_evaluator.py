@@ -146,6 +146,51 @@ async def test_everyone_answers_the_same_rows(
         await stream(stub.Evaluate, request)
 
 
+async def test_where_the_student_fails_is_found_on_validation_rows(
+    connect: Connect, artifacts: Artifacts, run_name: str, base_folder: Path, student_folder: Path
+) -> None:
+    """With a validation split the student answers it too: its slices are found there, test rows are only counted into
+    them, and no text of a test row is in them; generated and real rows' rankings of three contestants are compared."""
+    stub = EvaluatorServiceStub(await connect("evaluator"))
+    # What the student has learned fails on rows that want the last word: those of two words begin with word0.
+    odd = [Row(f"word0 {row.output}", row.output, "odd") for row in TRAIN[100:140]]
+    validation = [*TRAIN[:60], *odd]
+    test = [*TEST[:60], *(Row(f"word0 {row.output} word0", row.output, "odd") for row in TEST[60:90])]
+    real = [n % 2 == 0 for n in range(90)]
+    request = pb.EvaluateRequest(
+        request_id=f"{run_name}/evaluate",
+        contestants=[
+            model("student", artifacts.put_folder(student_folder)),
+            model("base", artifacts.put_folder(base_folder)),
+            pb.Contestant(name="nearest_neighbour", nearest_neighbour=message(artifacts.put_rows(TRAIN[:50]))),
+        ],
+        test=message(artifacts.put_table(with_real(test, real))),
+        validation=message(artifacts.put_rows(validation)),
+    )
+    result = await stream(stub.Evaluate, request)
+    assert result.slices_split == "validation"
+    assert result.slices_wrong
+    assert result.slices
+    worst = result.slices[0]
+    assert worst.difference.low > 0
+    assert 0 <= worst.error_rate.low <= worst.error_rate.value <= worst.error_rate.high <= 100
+    assert worst.rest_error_rate.value < worst.error_rate.value
+    assert worst.rows >= 10 and worst.test_rows > 0 and worst.HasField("test_error_rate")
+    known = {row.input for row in validation}
+    assert all(example.input in known for one in result.slices for example in one.examples)
+    assert {one.metric for one in result.agreements} == METRICS
+    for one in result.agreements:
+        assert (one.contestants, one.generated_rows, one.real_rows) == (3, 45, 45)
+        assert -1 <= one.tau.low <= one.tau.value <= one.tau.high <= 1
+    table = artifacts.read_table(from_message(result.predictions, Artifact))
+    assert table.num_rows == len(test)
+
+    request.request_id, request.validation.uri = f"{run_name}/evaluate-again", ""
+    again = await stream(stub.Evaluate, request)
+    assert again.slices_split == "test"
+    assert list(again.scores) == list(result.scores)
+
+
 async def test_the_teacher_answers_the_first_rows(
     connect: Connect, artifacts: Artifacts, run_name: str, student_folder: Path
 ) -> None:
