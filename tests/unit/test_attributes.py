@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from p2m.generator.v1 import generator_pb2
 
-from orchestrator import attributes
+from orchestrator import attributes, commands
 from services.kit.errors import InvalidArgument, NotFound
 
 PROPOSED = generator_pb2.Attributes(topics=["tea", "rain; snow"], lengths=["one line"])
@@ -76,3 +76,28 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidArgument, match="UTF-8"):
         attributes.read(tmp_path / "b.json")
+
+
+class _Typing:
+    """A terminal at which somebody types these lines, and what was said to them."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.said = [*lines], list[str]()
+
+    async def read_line(self, _question: str) -> str:
+        return self.lines.pop(0)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+async def test_a_person_types_the_name_of_a_file(tmp_path: Path) -> None:
+    """At the terminal a number takes an option, a file's name what is in it; anything else is asked again."""
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"topics": ["steam"]}')
+    asked = attributes.question(PROPOSED)
+    terminal = _Typing("5", "no such thing", str(mine))
+    assert attributes.parse(await commands._answer(terminal, asked)).topics == ["steam"]  # type: ignore[arg-type]
+    assert len(terminal.said) == 2
+    assert await commands._answer(_Typing(""), asked) == attributes.told(PROPOSED)  # type: ignore[arg-type]
+    assert await commands._answer(_Typing("2"), asked) == "none"  # type: ignore[arg-type]
