@@ -73,8 +73,8 @@ def application(answering: Answering, record: dict[str, Any], served: str, token
 
     def authorised(request: Request) -> None:
         given = request.headers.get("authorization", "")
-        # Bytes: a header may hold what compare_digest takes for no text.
-        if token and not secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        # The bytes as they came: a header's text is read as Latin-1, whatever it was.
+        if token and not secrets.compare_digest(given.encode("latin-1"), f"Bearer {token}".encode()):
             raise Unauthorized
 
     @app.post("/v1/predict", dependencies=[Depends(authorised)], summary="Answer inputs")

@@ -75,7 +75,7 @@ async def serve(terminal: Terminal, settings: Settings, wanted: Wanted) -> int:
                 terminal.say(f"Loading {served or 'the model as it was trained'} …")
                 await answering.start()
                 _tell(terminal, record, wanted, opened.getsockname()[1])
-                await serving
+                await asyncio.wait([serving])  # not itself: a cancellation would reach it, and those it answers
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None:
