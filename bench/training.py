@@ -65,7 +65,7 @@ def main() -> int:
 
 def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[str, Any]:
     from services.trainer.batches import ANY_TOKENS, Plan, padding_share
-    from services.trainer.loop import adamw, set_learning_rate, step
+    from services.trainer.loop import adamw, in_passes, set_learning_rate, step
     from services.trainer.losses import OutputLoss
     from services.trainer.parallel import Team
     from services.trainer.tokens import tokenise
@@ -95,6 +95,7 @@ def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[
             bare_tokens, bare_seconds = bare_tokens + done, bare_seconds + took
             print(f"\rstep {number + 1} of {plan.steps}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    computed = [part for batch in plan.from_step(0) for part in in_passes(batch, tokens, None, team.device)]
     last = losses[-plan.epoch_steps :]
     per_second = trained / seconds
     bound = bare_tokens / bare_seconds if args.bound else None
@@ -102,7 +103,7 @@ def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[
         "seconds": round(seconds, 3),
         "items_per_second": round(len(rows) * args.epochs / seconds, 3),
         "tokens_per_second": round(per_second, 1),
-        "padding_share": round(100 * padding_share(tokens.lengths, list(plan.from_step(0))), 2),
+        "padding_share": round(100 * padding_share(tokens.lengths, computed), 2),
         "final_loss": round(sum(loss for loss, _ in last) / sum(written for _, written in last), 4),
         "bare_tokens_per_second": bound and round(bound, 1),
         "bound_share": bound and round(100 * per_second / bound, 2),

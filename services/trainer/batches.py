@@ -2,7 +2,7 @@
 
     batches(lengths, batch_tokens, seed, epoch)      the rows of an epoch, a list of row numbers a step
     Plan(lengths, batch_tokens, seed, epochs)        the steps of a whole training, made an epoch at a time
-    passes(batch, lengths, most_tokens)              a batch in parts that each fit into memory
+    passes(batch, lengths, most_tokens, ...)         a batch in parts that each fit into memory and pad little
 
 Rows are shuffled, sorted by length within pools of many batches, packed until a batch would have more than so many
 tokens with its padding, and the batches are shuffled again. The order is a pure function of the seed and the epoch: a
@@ -21,10 +21,13 @@ import numpy.typing as npt
 
 # Rows that are sorted together: more pads less, fewer shuffles better.
 _POOL_ROWS = 4096
+# How much a band's rows differ in what they write, as a logarithm: the one that pads least is taken.
+_BANDS = (100.0, 1.4, 0.7, 0.4, 0.2, 0.1)
 # The limit of batches that are limited by their rows.
 ANY_TOKENS = 1 << 60
 
-Lengths = npt.NDArray[np.int64] | Sequence[tuple[int, int]]
+Numbers = npt.NDArray[np.int64]
+Lengths = Numbers | Sequence[tuple[int, int]]
 Batch = list[int]
 
 
@@ -37,12 +40,23 @@ def batches(lengths: Lengths, batch_tokens: int, seed: int, epoch: int, max_rows
     sizes = np.asarray(lengths, np.int64).reshape(-1, 2)
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:16]))
     order = rng.permutation(len(sizes))
-    packed: list[Batch] = []
-    for start in range(0, len(order), _POOL_ROWS):
-        pool = order[start : start + _POOL_ROWS]
-        pool = pool[np.lexsort((sizes[pool, 1], sizes[pool, 0]))]
-        packed.extend(_pack(pool.tolist(), sizes[pool].tolist(), batch_tokens, max_rows))
-    return [packed[place] for place in rng.permutation(len(packed))]
+    pools = [order[start : start + _POOL_ROWS] for start in range(0, len(order), _POOL_ROWS)]
+
+    def packed(pool: Numbers, band: float) -> list[Batch]:
+        near = pool[_by_length(sizes[pool], band)]
+        return list(_pack(near.tolist(), sizes[near].tolist(), batch_tokens, max_rows))
+
+    band = min(_BANDS, key=lambda band: padding_share(sizes, packed(pools[0], band))) if pools else 0.0
+    made = [batch for pool in pools for batch in packed(pool, band)]
+    return [made[place] for place in rng.permutation(len(made))]
+
+
+def _by_length(sizes: Numbers, band: float) -> Numbers:
+    """An order in which neighbours are alike in both lengths: bands of rows that write about as much, `band` wide on a
+    logarithmic scale, each sorted by what is read, up and down in turn."""
+    bands = np.floor(np.log(np.maximum(1, sizes[:, 1])) / band).astype(np.int64)
+    up_and_down = np.where(np.unique(bands, return_inverse=True)[1] % 2, -1, 1)
+    return np.lexsort((sizes[:, 1], sizes[:, 0] * up_and_down, bands))
 
 
 class Plan:
@@ -63,9 +77,30 @@ class Plan:
         return itertools.islice(itertools.chain.from_iterable(epochs), step, self.steps)
 
 
-def passes(batch: Batch, lengths: Lengths, most_tokens: int) -> list[Batch]:
-    """The batch in parts of at most so many tokens, padding included; a longer row is a part by itself."""
-    return list(_pack(batch, [(int(lengths[row][0]), int(lengths[row][1])) for row in batch], most_tokens, len(batch)))
+def passes(batch: Batch, lengths: Lengths, most_tokens: int, pass_tokens: int) -> list[Batch]:
+    """The batch in parts, neighbours together, that take the least time: padding costs, and so does each pass.
+
+    A part has at most `most_tokens`, padding included; a longer row is a part by itself. `pass_tokens`: how many tokens
+    could be computed in the time that a pass takes beside its tokens.
+    """
+    sizes = [(int(lengths[row][0]), int(lengths[row][1])) for row in batch]
+    # least[end] is the cost of the first `end` rows, cut[end] where their last part begins.
+    least, cut = [0, *[1 << 60] * len(batch)], [0] * (len(batch) + 1)
+    for end in range(1, len(batch) + 1):
+        read = written = 0
+        for start in range(end - 1, -1, -1):
+            read, written = max(read, sizes[start][0]), max(written, sizes[start][1])
+            tokens = (end - start) * (read + written)
+            if tokens > most_tokens and end - start > 1:
+                break
+            if (cost := least[start] + tokens + pass_tokens) < least[end]:
+                least[end], cut[end] = cost, start
+    parts: list[Batch] = []
+    end = len(batch)
+    while end:
+        parts.append(batch[cut[end] : end])
+        end = cut[end]
+    return parts[::-1]
 
 
 def padding_share(lengths: Lengths, packed: Sequence[Batch]) -> float:

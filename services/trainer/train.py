@@ -31,7 +31,7 @@ from services.trainer import adapters, labels, parallel, pretrained
 from services.trainer.batches import padding_share
 from services.trainer.calls import HyperParameters, TrainRequest, TrainResult
 from services.trainer.checkpoint import Checkpoints, Progress
-from services.trainer.loop import fit, plan_of, prepare_torch, sample
+from services.trainer.loop import fit, in_passes, plan_of, prepare_torch, sample
 from services.trainer.parallel import Team
 from services.trainer.pretrained import Student
 from services.trainer.tokens import Tokens, tokenise
@@ -162,7 +162,12 @@ def _notes_on_text(student: Student, tokens: Tokens, rows: Sequence[Row]) -> lis
 def _notes_on_training(tokens: Tokens, validation: Tokens, request: TrainRequest, progress: Progress) -> list[str]:
     asked = request.hyper_parameters
     plan = plan_of(tokens, asked, request.seed)
-    padding = padding_share(tokens.lengths, list(islice(plan.from_step(0), _BATCHES_MEASURED)))
+    computed = [
+        part
+        for batch in islice(plan.from_step(0), _BATCHES_MEASURED)
+        for part in in_passes(batch, tokens, asked.micro_batch_tokens, parallel.device())
+    ]
+    padding = padding_share(tokens.lengths, computed)
     notes = [f"{100 * padding:.1f} % of the tokens in the batches were padding."]
     if progress.step < plan.steps:
         notes.append(

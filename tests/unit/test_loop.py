@@ -71,6 +71,15 @@ def test_a_plan_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sorted(row for batch in whole[: plan.epoch_steps] for row in batch) == list(range(300))
 
 
+def test_passes_trade_padding_for_passes() -> None:
+    """Parts are as many as pay: one where passes are dear, more where padding costs more, none over the limit."""
+    lengths = [(10, 2)] * 6 + [(100, 2)] * 2 + [(100, 90)]
+    batch = list(range(9))
+    assert passes(batch, lengths, 1 << 30, 1 << 20) == [batch]
+    assert passes(batch, lengths, 1 << 30, 100) == [batch[:6], batch[6:8], batch[8:]]
+    assert passes(batch, lengths, 24, 1 << 20) == [[0, 1], [2, 3], [4, 5], [6], [7], [8]]
+
+
 # -- losses
 
 
@@ -113,7 +122,7 @@ def test_passes_add_up_to_the_whole_step(tmp_path: Path, make: Callable[[Path], 
     other = copy.deepcopy(student)
     tokens = tokenise(student, SPEC, _mixed_rows(12), tmp_path / "tokens")
     batch = list(range(12))
-    assert len(passes(batch, tokens.lengths, 100)) > 2
+    assert len(passes(batch, tokens.lengths, 100, 1 << 30)) > 2
     for one, most in ((student, None), (other, 100)):
         optimizer = loop.adamw(one.model, 1e-3)
         loop.step(OutputLoss(one), tokens, batch, optimizer, most, Team())

@@ -19,7 +19,7 @@ from services.kit.settings import Settings
 from services.kit.values import Progress, PromptSpec, Row
 from services.kit.worker import WorkerContext
 from services.trainer import pretrained
-from services.trainer.batches import batches, padding_share
+from services.trainer.batches import batches, padding_share, passes
 from services.trainer.calls import ExportFormat, ExportRequest, HyperParameters, TrainRequest, TrainResult
 from services.trainer.export import export
 from services.trainer.train import train
@@ -140,10 +140,12 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
     assert packed != batches(lengths, 256, seed=1, epoch=1) and packed != batches(lengths, 256, seed=2, epoch=0)
 
 
-def test_bucketing_pads_little() -> None:
-    """Rows of very different lengths are padded by less than 5 %."""
-    lengths = [(5 + (n * 37) % 300, 5) for n in range(1000)]
-    assert padding_share(lengths, batches(lengths, 2048, 0, 0)) < 0.05
+@pytest.mark.parametrize("longest_output", [6, 60])
+def test_bucketing_pads_little(longest_output: int) -> None:
+    """Rows of very different lengths are padded by less than 5 %, also where one length says nothing of the other."""
+    lengths = [(5 + (n * 37) % 300, 5 + (n * 101) % longest_output) for n in range(4000)]
+    packed = [part for batch in batches(lengths, 2048, 0, 0) for part in passes(batch, lengths, 2048, 100)]
+    assert padding_share(lengths, packed) < 0.05
 
 
 # -- learning
