@@ -175,8 +175,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, done: float, steps: int)
 
 
 def prepare_torch(threads: int) -> None:
-    """So many CPU threads (0: one per core), and the same result every time where torch can; the fastest ways to it."""
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    """So many CPU threads, the same result every time where torch can, and the fastest ways to it.
+
+    0 threads: as many as torch takes by itself, one a physical core, where the process may use them all.
+    """
+    torch.set_num_threads(threads or min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
     torch.backends.cuda.matmul.allow_tf32 = True
     if torch.cuda.is_available():
         return

@@ -155,7 +155,10 @@ def test_bucketing_pads_little(longest_output: int) -> None:
 def test_it_learns(
     settings: Settings, artifacts: Artifacts, tmp_path: Path, make: Callable[[Path], Path], epochs: int, rate: float
 ) -> None:
-    """Both kinds of model learn to copy a word on inputs they never saw; the base cannot; transformers loads both."""
+    """Both kinds learn to copy a word of inputs they never saw, and to stop after it; the base cannot.
+
+    transformers loads both. An answer is right only where it ends by itself: it may have eight tokens and needs one.
+    """
     rows = copy_rows(500)
     asked = HyperParameters(learning_rate=rate, epochs=epochs, batch_tokens=512, max_output_tokens=8, patience=0)
     request = _request(artifacts, make(tmp_path / "model"), asked, rows[:400], rows[400:420])
