@@ -270,7 +270,8 @@ class Session:
                     reply = await endpoint.send(ask)
                 except (Again, asyncio.CancelledError) as error:
                     if not isinstance(error, Again) or error.may_be_paid:
-                        spent = self._budget.cost(prompt_tokens, 0)
+                        # The server may charge for all that it wrote until it learned that nobody listens.
+                        spent = reserved
                         self._journal.append(Entry(ask.key, lost=True, cost=spent))
                     raise
                 entry = self._judge(ask, endpoint, reply)

@@ -112,6 +112,7 @@ class ScriptedTeacher:
     max_concurrent   requests served at once; the others queue
     faults           one per request, in order, None for a right answer; then all are right
     always           a fault for every request, until it is set to None
+    overcharge       the tokens that an answer is said to have taken, by those that it took
     formats          the response formats that are not refused with 400
     tells_slots      GET /props tells so many slots, as llama.cpp does; None: it is not there
     """
@@ -126,6 +127,7 @@ class ScriptedTeacher:
         max_concurrent: int | None = None,
         faults: Iterable[Fault | None] = (),
         always: Fault | None = None,
+        overcharge: float = 1.0,
         formats: Iterable[str] = ("json_schema", "json_object", "text"),
         tells_slots: int | None = None,
         port: int = 0,
@@ -136,6 +138,7 @@ class ScriptedTeacher:
         self.rpm = rpm
         self.faults = list(faults)
         self.always = always
+        self.overcharge = overcharge
         self.formats = frozenset(formats)
         self.tells_slots = tells_slots
         self.port = port
@@ -238,6 +241,7 @@ class ScriptedTeacher:
                 request.transport.abort()
             return web.Response(status=504)
         usage = {"prompt_tokens": _tokens(prompt_of(body)), "completion_tokens": _tokens(content)}
+        usage = {name: round(self.overcharge * tokens) for name, tokens in usage.items()}
         for name, tokens in usage.items():
             self.count[name] += tokens
         self.count["answered"] += 1

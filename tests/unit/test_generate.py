@@ -567,5 +567,5 @@ async def test_the_outcomes_are_the_ledger(settings: Settings, tmp_path: Path) -
     assert found["kept"].examples == len(made.rows) == 200
     assert found["duplicate"].examples == made.dropped["duplicate"] + made.dropped.get("near_duplicate", 0)
     assert found["invalid"].requests >= 2
-    assert found["lost"].requests >= 1 and found["lost"].completion_tokens == 0
+    assert found["lost"].requests >= 1 and found["lost"].completion_tokens > 0
     assert found["kept"].dollars > 0.5 * made.ledger.dollars
