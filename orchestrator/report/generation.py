@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from orchestrator.amounts import dollars_text
 from orchestrator.report import charts
 from orchestrator.report.template import fill
 from orchestrator.report.words import plural
@@ -27,6 +28,15 @@ REASONS = {
     "other_language": "it is in another language than the demonstrations",
     "judged": "the LLM, asked to look over it, held its output to be wrong",
     "surplus": "there were enough without it",
+}
+_OUTCOMES = {
+    "kept": "rows of the dataset",
+    "surplus": "usable, beyond the number",
+    "duplicate": "said before, or in your own data",
+    "invalid": "no example of the task, or an answer that could not be read",
+    "lost": "asked for, perhaps charged, and never received",
+    "planning": "what the examples were to differ in",
+    "judging": "looking over the rows",
 }
 _METRICS = {
     "distinct_1": ("Different words", "of all words in the inputs"),
@@ -55,6 +65,11 @@ _GENERATION = """{% if rows %}
 <div class="table"><table><thead><tr><th>Reason</th><th>What it means</th><th class="n">Examples</th></tr></thead><tbody>
 {% for row in dropped %}<tr><td class="k">{{ row.name }}</td><td>{{ row.why }}</td><td class="n">{{ row.count }}</td></tr>
 {% endfor %}</tbody></table></div>{% endif %}
+{% if outcomes %}<h3>What became of the money</h3>
+<p class="small soft">The cost of an answer is shared evenly among its examples.</p>
+<div class="table"><table><thead><tr><th>Outcome</th><th>What it means</th><th class="n">Examples</th><th class="n">Requests</th><th class="n">Tokens</th><th class="n">Dollars</th></tr></thead><tbody>
+{% for row in outcomes %}<tr><td class="k">{{ row.name }}</td><td>{{ row.why }}</td><td class="n">{{ row.examples }}</td><td class="n">{{ row.requests }}</td><td class="n">{{ row.tokens }}</td><td class="n">{{ row.dollars }}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}
 {% if attributes %}<h3>What they were made to differ in</h3>
 <p class="small soft">{{ by }}</p>
 <div class="table"><table><tbody>
@@ -75,6 +90,7 @@ def generation(record: dict[str, Any]) -> Markup:
         metrics=_metrics(made.get("metrics") or {}, made.get("parts") or 1),
         chart=charts.repeats([(one["examples"], one["duplicates"], one["near_duplicates"]) for one in shares]),
         dropped=_dropped(made.get("dropped") or {}),
+        outcomes=_outcomes(made.get("outcomes") or {}),
         attributes=_attributes(made.get("attributes") or {}),
         by=_BY.get(made.get("attributes_by") or "llm", ""),
     )
@@ -101,6 +117,23 @@ def _dropped(dropped: dict[str, int]) -> list[dict[str, str]]:
         {"name": reason.replace("_", " "), "why": REASONS.get(reason, ""), "count": f"{count:,}"}
         for reason, count in sorted(dropped.items(), key=lambda item: -item[1])
         if count
+    ]
+
+
+def _outcomes(outcomes: dict[str, dict[str, float]]) -> list[dict[str, str]]:
+    def shown(number: float) -> str:
+        return f"{number:,.0f}" if number >= 0.5 else "–"
+
+    return [
+        {
+            "name": name,
+            "why": _OUTCOMES.get(name, ""),
+            "examples": shown(one.get("examples") or 0),
+            "requests": shown(one.get("requests") or 0),
+            "tokens": shown((one.get("prompt_tokens") or 0) + (one.get("completion_tokens") or 0)),
+            "dollars": dollars_text(one["dollars"]) if one.get("dollars") else "–",
+        }
+        for name, one in outcomes.items()
     ]
 
 

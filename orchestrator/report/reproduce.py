@@ -67,7 +67,7 @@ def command(record: dict[str, Any]) -> str:
 
 def _notes(record: dict[str, Any]) -> list[str]:
     """Every stage's notes, once each, in the order of the stages."""
-    parts = (record.get(part) or {} for part in ("spec", "prepare", "training", "evaluation"))
+    parts = (record.get(part) or {} for part in ("spec", "generation", "prepare", "training", "evaluation"))
     notes = [note for part in parts for note in part.get("notes") or []]
     skipped = [
         f"{stage['name']}: {stage['message']}"

@@ -104,7 +104,14 @@ def sample_record() -> dict[str, Any]:
                        ],
                        "attributes": {"topics": ["invoices", "diaries"], "lengths": ["one sentence"],
                                       "difficulties": [], "labels": []},
-                       "attributes_by": "llm"},
+                       "attributes_by": "llm", "batched": 0,
+                       "outcomes": {
+                           "kept": {"examples": 200, "requests": 27.5, "prompt_tokens": 16_000.0,
+                                    "completion_tokens": 8_000.0, "dollars": 0.0072},
+                           "lost": {"examples": 0, "requests": 1.0, "prompt_tokens": 600.0, "completion_tokens": 0.0,
+                                    "dollars": 0.0001},
+                       },
+                       "notes": ["gpt-4o-mini looked over 200 of its own examples and held 3 to be wrong."]},
         "prepare": {
             "counts": [], "removed": {"duplicate": 21, "in_test": 4},
             "notes": ["Four generated rows were in the test split and were taken out of training."],

@@ -90,6 +90,7 @@ def test_it_says_all_that_came_out(tmp_path: Path) -> None:
         "Asked for: at most 300 MB, permissive licence.", "Left out 12 of 49 datasets: 12 not permissive.",
         "Left out, of those that rank high: 1 (it is on the hub, which is out of reach).",
         "its input had been written before", "63.9 %", "invoices; diaries", "25 more were left out",
+        "asked for, perhaps charged", "24,000", "held 3 to be wrong",
         "hate/speech", "cc-by-nc-4.0", "apache-2.0; en; 120 kB", "It is gated",
     ):  # fmt: skip
         assert text in page.text, text
