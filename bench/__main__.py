@@ -25,6 +25,7 @@ def main() -> int:
         commands = {
             "overhead": "",
             "prepare": "",
+            "verdict": "",
             "training": f"{train} --epochs 1 --batch-size 16 --max-length 128 --bound",
             "evaluation": f"{measure} --batch-size 32",
         }
