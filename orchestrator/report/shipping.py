@@ -35,7 +35,7 @@ def table(record: dict[str, Any]) -> dict[str, Any]:
     exports = record.get("exports") or {}
     measured = [row for row in [exports.get("student"), *exports.get("formats", [])] if row and row.get("measured")]
     costs = exports.get("costs") or {}
-    latency = next((row["measured"]["latency"] for row in measured), {})
+    latency: dict[str, Any] = next((row["measured"]["latency"] for row in measured), {})
     rows = [_row(record, row, costs) for row in measured]
     teacher = costs.get("teacher")
     if rows and teacher:

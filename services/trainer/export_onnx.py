@@ -186,7 +186,7 @@ def _decoder_only(model: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class _Classifier(torch.nn.Module):
+class _Classifier(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
@@ -195,7 +195,7 @@ class _Classifier(torch.nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
-class _Reader(torch.nn.Module):
+class _Reader(torch.nn.Module):  # type: ignore[misc]
     """The encoder, and the decoder's keys and values of what it read. What else the decoder does falls away."""
 
     def __init__(self, model: Any) -> None:
@@ -212,7 +212,7 @@ class _Reader(torch.nn.Module):
         return _flat(written.past_key_values.cross_attention_cache)
 
 
-class _Writer(torch.nn.Module):
+class _Writer(torch.nn.Module):  # type: ignore[misc]
     """One step of the decoder. The encoder's own output is not looked at, since its keys and values are given."""
 
     def __init__(self, model: Any) -> None:
@@ -229,7 +229,7 @@ class _Writer(torch.nn.Module):
         return written.logits[:, -1], _flat(written.past_key_values.self_attention_cache)
 
 
-class _Continuer(torch.nn.Module):
+class _Continuer(torch.nn.Module):  # type: ignore[misc]
     """New tokens of a decoder after its past. The padding is on the left, and positions do not count it."""
 
     def __init__(self, model: Any) -> None:
