@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator import card_usage
 from orchestrator.amounts import bytes_text, count_text, seconds_text
-from orchestrator.report import CONTESTANT_TITLES, METRIC_TITLES, VERDICTS, command, main_slice
+from orchestrator.report import CONTESTANT_TITLES, METRIC_TITLES, VERDICTS, command, failures, main_slice
 from orchestrator.report.shipping import table
 
 _METRIC_TYPES = {
@@ -39,6 +39,7 @@ def render(record: dict[str, Any]) -> str:
         _head(record),
         card_usage.usage(record),
         _scores(record),
+        _failures(record),
         _shipping(record),
         _data(record),
         _training(record),
@@ -166,6 +167,20 @@ def _cell(estimate: dict[str, Any]) -> str:
 
 def _rows_text(part: str) -> str:
     return {"real": "the real rows", "generated": "the generated rows"}.get(part, "all rows")
+
+
+def _failures(record: dict[str, Any]) -> str:
+    found = failures.described(record)
+    if not found:
+        return ""
+    lines = [f"- **{_plain(one['name'])}**: {_plain(one['text'])}" for one in found]
+    return f"""
+## Where it fails
+
+{_plain(failures.lead(record))}
+
+{chr(10).join(lines)}
+"""
 
 
 def _shipping(record: dict[str, Any]) -> str:

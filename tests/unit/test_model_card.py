@@ -113,3 +113,13 @@ def test_a_record_without_a_part_still_makes_a_card(absent: str) -> None:
     """A stage that did not run leaves its section out."""
     card = model_card.render(sample_record() | {absent: None})
     assert "## Limits" in card and _front(card)["library_name"] == "transformers"
+
+
+def test_where_it_fails_is_in_the_card() -> None:
+    """Each slice of errors stands in the card with its figures; a run without any has no such section."""
+    record = sample_record()
+    text = model_card.render(record)
+    assert "## Where it fails" in text
+    assert "**Inputs about invoice, due, payment**: 31 % of 48 rows are wrong" in text
+    record["evaluation"]["slices"] = []
+    assert "## Where it fails" not in model_card.render(record)
