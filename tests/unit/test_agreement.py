@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from bench.agreement import ranked
 from services.evaluator.agreement import agreement, tau
 from services.evaluator.intervals import Floats
+from tests.support import models
 
 
 def answers(shares: dict[str, float], rows: int, seed: int) -> dict[str, Floats]:
@@ -56,3 +60,28 @@ def test_too_few_contestants_or_rows_are_not_ranked(contestants: int, generated:
     """Two contestants, or 19 rows of a kind, give no tau."""
     shares = {f"model{n}": 0.2 * (n + 1) for n in range(contestants)}
     assert agreement("chrf", answers(shares, generated, 1), answers(shares, real, 2), mean, 0) is None
+
+
+def test_the_bench_ranks_model_folders(tmp_path: Path) -> None:
+    """Three models of unlike quality answer both files; scores and a tau for each metric come out."""
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    folders = []
+    for number in range(3):
+        folder = models.tiny_t5(tmp_path / str(number))
+        model = T5ForConditionalGeneration.from_pretrained(folder)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.add_(0.3 * torch.randn_like(weights))
+        model.generation_config.update(max_new_tokens=3)
+        model.save_pretrained(folder)
+        folders.append(folder)
+    rows = models.copy_rows(50)
+    found = ranked(folders, rows[:25], rows[25:], "")
+    assert (found["models"], found["generated_rows"], found["real_rows"]) == (3, 25, 25)
+    assert set(found["scores"]) == {str(folder) for folder in folders}
+    assert set(found["tau"]) == {"exact_match", "token_f1", "chrf"}
+    value, low, high = found["tau"]["chrf"]
+    assert -1 <= low <= value <= high <= 1
