@@ -15,6 +15,7 @@ from services.kit.values import Allowance, Ledger
 # How many times its reservation an answer is thought to take at most, before there is one; and how many times what the
 # worst one took, where that was more than its reservation.
 _CAUTION, _MARGIN = 4.0, 1.25
+_TOGETHER = 1.5
 
 
 class Budget:
@@ -48,10 +49,16 @@ class Budget:
             await self._settled.wait()
 
     def reserve_now(self, prompt_tokens: int, completion_tokens: int, price: Price) -> Ledger:
-        """Sets aside one request at `price`; BudgetExhausted where it does not fit what is left and not set aside."""
+        """Sets aside one request at `price`; BudgetExhausted where it does not fit what is left and not set aside.
+
+        It is one of many that go out together: where answers take more than was foreseen, nothing can be made good
+        until all are there, so half as much again is reckoned with.
+        """
         wanted = self.cost(prompt_tokens, completion_tokens, price)
         ahead = self._reserved + wanted
         growth = self._growth or (_CAUTION if self._reserved.requests else 1.0)
+        if self._growth and growth > 1:
+            growth *= _TOGETHER
         if short := self._short(self.spent + _times(ahead, growth)):
             raise BudgetExhausted(short)
         self._reserved = ahead

@@ -111,7 +111,8 @@ class Waves:
             return ended
         token = uuid.uuid4().hex
         wave = wanted[: len(reserved)]
-        asked = {ask.key: (ask, one.prompt_tokens) for ask, one in zip(wave, reserved, strict=True)}
+        set_aside = {ask.key: one for ask, one in zip(wave, reserved, strict=True)}
+        asked = {ask.key: (ask, set_aside[ask.key].prompt_tokens) for ask in wave}
         try:
             await self._mark(token, "planned", _plan(asked))
             bodies = {}
@@ -120,12 +121,12 @@ class Waves:
                 await asyncio.sleep(0)  # thousands of them must not keep health checks waiting
             batch = await self._handed_in(token, bodies)
             await self._mark(token, "submitted", {"id": batch.id})
-            await self._collected(token, batch.id, asked, watch, ended)
+            await self._collected(token, batch.id, asked, watch, ended, set_aside)
         except asyncio.CancelledError:
             await self._call_off(token)
             raise
         finally:
-            for one in reserved:
+            for one in set_aside.values():
                 self._budget.settle(one, Ledger())
         return ended
 
@@ -182,9 +183,15 @@ class Waves:
                     await self._batches.cancel(identity)
 
     async def _collected(
-        self, token: str, identity: str, asked: Mapping[str, tuple[Ask, int]], watch: Watch, ended: Ended
+        self,
+        token: str,
+        identity: str,
+        asked: Mapping[str, tuple[Ask, int]],
+        watch: Watch,
+        ended: Ended,
+        set_aside: dict[str, Ledger] | None = None,
     ) -> None:
-        """Waits for the batch and puts what it brought into the journal."""
+        """Waits for the batch, puts what it brought into the journal, and books it out of what was set aside."""
         try:
             batch = await self._until_ended(identity, watch)
             answers = await self._batches.answers(batch)
@@ -205,7 +212,10 @@ class Waves:
             await asyncio.sleep(0)
         for entry, written in writes:
             await written
-            self._budget.spent += entry.cost
+            if set_aside and entry.key in set_aside:
+                self._budget.settle(set_aside.pop(entry.key), entry.cost)
+            else:  # an earlier attempt had set it aside
+                self._budget.spent += entry.cost
             _sort(entry, ended)
         for key in asked.keys() - self._stored.keys():
             ended.missing.setdefault(key, batch.why or batch.status)

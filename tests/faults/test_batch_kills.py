@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.batch_server import BatchServer
+from tests.support.batch_server import BatchServer, word
 from tests.support.teacher import schema_of
 
 FULL = os.environ.get("P2M_FAULTS") == "full"
@@ -45,7 +45,7 @@ def _server() -> BatchServer:
 
     def examples(body: dict[str, Any], _: random.Random) -> Any:
         wanted = schema_of(body)[1]["properties"]["examples"]["maxItems"]
-        return {"examples": [{"input": f"item {next(count)}", "output": "x"} for _ in range(wanted)]}
+        return {"examples": [{"input": f"item {word(next(count))}", "output": "x"} for _ in range(wanted)]}
 
     return BatchServer({"examples": examples})
 

@@ -43,6 +43,15 @@ class ServedBatch:
     errors: list[dict[str, str]] = field(default_factory=list)
 
 
+def word(number: int) -> str:
+    """A word of its own for each number, without a digit: texts that differ in numbers alone may count as near."""
+    letters = ""
+    while number or not letters:
+        number, letter = divmod(number, 20)
+        letters += "bcdfghjklmnpqrstvwxz"[letter] + "aeiou"[letter % 5]
+    return letters
+
+
 class BatchServer(ScriptedTeacher):
     """The server.
 
@@ -197,6 +206,7 @@ class BatchServer(ScriptedTeacher):
         self.requests.append(body)
         content = self._content(body)
         used = {"prompt_tokens": len(prompt_of(body).encode()) // 4, "completion_tokens": len(content.encode()) // 4}
+        used = {name: round(self.overcharge * tokens) for name, tokens in used.items()}
         message = {"role": "assistant", "content": content}
         return {
             "id": "chatcmpl-batch", "object": "chat.completion", "created": int(time.time()), "model": body["model"],

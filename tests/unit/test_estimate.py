@@ -26,11 +26,12 @@ from services.kit.values import Allowance, Ledger, Prefer, PromptSpec
 from services.model_retriever.hypothetical import hypothetical_card
 from services.parser.parse import parse
 from tests.conftest import ROOT
-from tests.support.batch_server import BatchServer
+from tests.support.batch_server import BatchServer, word
 from tests.support.teacher import TOY_PROMPT, schema_of
 
 DATES = (ROOT / "examples" / "normalise-dates" / "prompt.txt").read_text()
 _PARAGRAPH = "The river rises in the hills, passes two towns and an old mill, and ends in a lake that few people know. "
+_WORDS = _PARAGRAPH.split()
 LONG = "Answer the question from the text.\n\n" + "\n\n".join(
     f'input="{_PARAGRAPH * 6}Where does river {n} end?"\noutput="in lake {n}"' for n in range(3)
 )
@@ -43,8 +44,8 @@ def _settings(settings: Settings, url: str, folder: Path) -> Settings:
     return settings.model_copy(update={"openai_base_url": url, "llm_prices": prices, "llm_batch_look_s": 0.01})
 
 
-def _server(row: tuple[str, str] | None, repeated: float) -> BatchServer:
-    """Examples of the toy task, or like `row`, a share of them repeated."""
+def _server(length: int, repeated: float) -> BatchServer:
+    """Examples of `length` words, a share of them repeated."""
     numbers = itertools.count()
 
     def examples(body: dict[str, Any], _: random.Random) -> Any:
@@ -53,8 +54,11 @@ def _server(row: tuple[str, str] | None, repeated: float) -> BatchServer:
             number = next(numbers)
             rng = random.Random(number)
             place = rng.randrange(number) if number and rng.random() < repeated else number
-            given, wanted = row or ("lamp door table green stone cloud chair", "green")
-            found.append({"input": f"{place} {random.Random(place).random()} {given}", "output": wanted})
+            rng = random.Random(place)
+            words = " ".join(
+                rng.choice(_WORDS) if rng.random() < 0.5 else word(rng.randrange(8000)) for _ in range(length)
+            )
+            found.append({"input": words, "output": "green" if length < 10 else "in a lake"})
         return {"examples": found}
 
     return BatchServer({"examples": examples})
@@ -94,8 +98,7 @@ async def test_what_is_spent_lies_between_low_and_high(
     settings: Settings, tmp_path: Path, prompt: str, number: int, repeated: float, prefer: Prefer
 ) -> None:
     """Requests, tokens and dollars of each stage, by the user's own prices, in the usual way and by batches."""
-    row = (f"{_PARAGRAPH * 6}Where does it end?", "in a lake") if prompt is LONG else None
-    async with _server(row, repeated) as server:
+    async with _server(130 if prompt is LONG else 7, repeated) as server:
         own = _settings(settings, server.url, tmp_path)
         spent = await _spent(own, prompt, number, prefer)
     options = run_pb2.RunOptions(

@@ -19,7 +19,7 @@ from services.kit.errors import Unauthenticated
 from services.kit.llm import Teacher
 from services.kit.settings import Settings
 from services.kit.values import Allowance, Demonstration, Ledger, Prefer, Progress, PromptSpec
-from tests.support.batch_server import BatchServer
+from tests.support.batch_server import BatchServer, word
 from tests.support.teacher import NONSENSE, WRONG_KEY, schema_of
 
 SPEC = PromptSpec("Name the colour among the words.", (Demonstration("lamp red door", "red"),))
@@ -41,7 +41,7 @@ def _server(**options: Any) -> BatchServer:
 
     def examples(body: dict[str, Any], _: random.Random) -> Any:
         wanted = schema_of(body)[1]["properties"]["examples"]["maxItems"]
-        return {"examples": [{"input": f"item {next(count)}", "output": "x"} for _ in range(wanted)]}
+        return {"examples": [{"input": f"item {word(next(count))}", "output": "x"} for _ in range(wanted)]}
 
     return BatchServer({"examples": examples}, **options)
 
@@ -144,6 +144,16 @@ async def test_the_whole_wave_is_reserved(priced: Settings) -> None:
         assert (made.stop_reason, made.ledger.requests, _charged(server) - before) == (StopReason.BUDGET, 7, 7)
 
 
+async def test_a_server_that_counts_more_than_was_foreseen(priced: Settings) -> None:
+    """The pilot tells by how much, and the waves are made the smaller: the budget holds."""
+    request = replace(REQUEST, allowance=Allowance(tokens=60_000), number=600)
+    async with _server(overcharge=8.0) as server:
+        made = await _made(priced, server, request)
+        assert made.ledger.requests == _charged(server)
+    assert made.stop_reason == StopReason.BUDGET
+    assert 20_000 < made.ledger.prompt_tokens + made.ledger.completion_tokens <= 60_000
+
+
 async def test_no_budget(priced: Settings) -> None:
     """With an allowance of nothing nothing is asked, by batch neither."""
     async with _server() as server:
@@ -168,7 +178,7 @@ async def test_repeats_and_nonsense_are_topped_up(priced: Settings) -> None:
         if next(numbers) % 5 == 4:
             return "no list"
         wanted = schema_of(body)[1]["properties"]["examples"]["maxItems"]
-        return {"examples": [{"input": f"item {rng.randrange(900)}", "output": "x"} for _ in range(wanted)]}
+        return {"examples": [{"input": f"item {word(rng.randrange(900))}", "output": "x"} for _ in range(wanted)]}
 
     async with BatchServer({"examples": examples}, faults=[NONSENSE]) as server:
         made = await _made(priced, server, replace(REQUEST, number=300))
