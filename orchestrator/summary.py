@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator.amounts import seconds_text, spend_text
+from orchestrator.amounts import bytes_text, seconds_text, spend_text
 from orchestrator.display import clean, stage_line
 from orchestrator.report import CONTESTANT_TITLES, main_slice
 from services.kit.values import Ledger
@@ -42,8 +42,12 @@ def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Pat
     if folder is not None:
         say(f"  model   {folder / 'model'}")
         say(f"  report  {folder / 'report.html'}")
+    for row in (record.get("exports") or {}).get("formats", []):
+        if row.get("measured"):
+            size, latency = bytes_text(row["model"]["size_bytes"]), row["measured"]["latency"]
+            say(f"  ships   {row['format']}: {size}, {latency['p50_ms']:.0f} ms an answer")
     say()
-    say(f"Try it: p2m demo {run.name}")
+    say(f"Try it: p2m demo {run.name}   Serve it: p2m serve {folder or run.name}")
 
 
 def scores(stream: TextIO, record: dict[str, Any]) -> None:
