@@ -208,8 +208,8 @@ def _ceiling(evaluation: dict[str, Any]) -> str:
     ceiling = evaluation.get("ceiling")
     if ceiling is not None and ceiling < 99.95:
         parts.append(
-            f"The student can reach at most {ceiling:.1f} % exact match here: its tokenizer cannot write "
-            "the other outputs."
+            f"The student can reach at most {ceiling:.1f} % exact match here; the other outputs it cannot give "
+            "as they stand."
         )
     if evaluation.get("bertscore_encoder"):
         parts.append(f"BERTScore was taken with {evaluation['bertscore_encoder']}.")

@@ -80,8 +80,8 @@ def _on_the_scores(
 ) -> Iterator[str]:
     if ceiling < 100:
         yield (
-            f"The student's tokenizer cannot write {100 - ceiling:.1f} % of the right outputs as they stand; "
-            f"its exact match can be at most {ceiling:.1f}."
+            f"The student cannot give {100 - ceiling:.1f} % of the right outputs as they stand: its tokenizer changes "
+            f"them, or they are too long or no label of its own. Its exact match can be at most {ceiling:.1f}."
         )
     if "xlm-roberta" not in scored.bertscore_encoder:
         yield (
