@@ -2,7 +2,7 @@
 
     both              {id, description, tasks?, languages?, licence?, downloads?, tags?, gated?, location?}
     models.jsonl      and {size_bytes?, parameters?, architecture?, model_type?, safetensors?, learning_rate?, epochs?,
-                      batch_tokens?}
+                      batch_tokens?, by_name?: true where only a person takes it, never the search}
     datasets.jsonl    and {configs?: [{name, features: {column: type}, class_names?, splits?, size_bytes?}], script?}
 
 What is missing or null is not known, which is never a "no". Tasks are the Hub's names of them, languages ISO 639-1

@@ -147,7 +147,7 @@ def _scores(record: dict[str, Any]) -> str:
     ceiling = evaluation.get("ceiling")
     notes = []
     if ceiling is not None and ceiling < 99.95:
-        notes.append(f"It can reach at most {ceiling:.1f} % exact match on this test set; the other outputs it cannot give.")
+        notes.append(f"It can reach at most {ceiling:.1f} % exact match on this test set; the rest it cannot give.")
     if evaluation.get("bertscore_encoder"):
         notes.append(f"BERTScore is taken with {_code(evaluation['bertscore_encoder'])}.")
     return f"""
