@@ -10,6 +10,7 @@ of the way, so that every row is looked at and most are stored.
 The work is done in a process of its own, as in the trainer; making the rows is not measured.
 
 seconds      from the call to its result: reading, splitting, near duplicates, writing
+cpu_seconds  the same of all its threads, whatever else the machine does
 rss_mb       that process's peak
 rows         that were given; `megabytes`: their inputs
 removed      by reason; `planted`: the exact and the near duplicates that were put in
@@ -119,15 +120,16 @@ def _work(home: Path) -> dict[str, Any]:
 
     request = from_json((home / "request.json").read_bytes(), PrepareRequest)
     context = WorkerContext(Settings(home=home), lambda message: None)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     result = prepare(request, context)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     stored = {
         split: sum(c.rows for c in result.counts if c.split == split) for split in ("train", "validation", "test")
     }
     print([asdict(leak) | {"examples": ()} for leak in result.leaks], result.notes, file=sys.stderr)
     return {
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "rss_mb": round(_peak_mb(), 1),
         "rows": sum(stored.values()) + sum(result.removed.values()),
         "removed": result.removed,
