@@ -1,7 +1,7 @@
 """Training beside prompt2model's, in turn, from the same checkpoint on the same texts: one JSON line.
 
     python -m bench.training_peer --peer-python FILE --peer-runner FILE --model DIR --data FILE --limit N --epochs E
-        --batch-size B --max-length L [--full-rows K] [--held-out H] [--rounds R]
+        --batch-size B --max-length L [--prompt-spec FILE] [--full-rows K] [--held-out H] [--rounds R]
 
 The peer's environment and runner (`peer.py train`) are given. Both read what the peer makes of the rows, so that the
 inputs are the same to the letter. K rows are made as long as L tokens, spread evenly. Both train with the peer's own
@@ -36,7 +36,7 @@ import peer
 rows = [json.loads(line) for line in open(sys.argv[2], encoding="utf-8")]
 said = sys.stdout
 sys.stdout = sys.stderr
-made = peer.text_to_text(rows, "train", "")
+made = peer.text_to_text(rows, "train", peer.prompt_spec(sys.argv[3]).instruction)
 for row in made:
     print(json.dumps({"input": row["model_input"], "output": row["model_output"]}), file=said)
 """
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--epochs", required=True, type=int, metavar="E")
     parser.add_argument("--batch-size", required=True, type=int, metavar="B")
     parser.add_argument("--max-length", required=True, type=int, metavar="L")
+    parser.add_argument("--prompt-spec", type=Path, metavar="FILE", help="JSON with an instruction for every row")
     parser.add_argument("--full-rows", type=int, default=0, metavar="K", help="rows of full length")
     parser.add_argument("--held-out", type=int, default=100, metavar="H", help="rows to validate on, after the first N")
     parser.add_argument("--rounds", type=int, default=1, metavar="R")
@@ -73,6 +74,7 @@ def _compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         row["input"] = " ".join((row["input"] + " ") * args.max_length)[: 8 * args.max_length]
     _write(folder / "rows.jsonl", training)
     _write(folder / "as_the_peer.jsonl", _textualise(args, folder, training))
+    spec = ["--prompt-spec", args.prompt_spec] if args.prompt_spec else []
     own = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--max-length", args.max_length]
     ours, peers = [], []
     for number in range(args.rounds):
@@ -80,7 +82,7 @@ def _compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         peers.append(
             _run(
                 args.peer_python, args.peer_runner, "train", "--model", args.model, "--data", folder / "rows.jsonl",
-                "--out", folder / "peer", *own,
+                "--out", folder / "peer", *own, *spec,
             )
         )  # fmt: skip
         print(f"round {number + 1}: ours", file=sys.stderr, flush=True)
@@ -108,7 +110,8 @@ def _compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _textualise(args: argparse.Namespace, folder: Path, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """The rows as the peer's processor makes them."""
     _write(folder / "raw.jsonl", rows)
-    command = [args.peer_python, "-c", _TEXTUALISE, args.peer_runner.absolute().parent, folder / "raw.jsonl"]
+    runner = args.peer_runner.absolute().parent
+    command = [args.peer_python, "-c", _TEXTUALISE, runner, folder / "raw.jsonl", args.prompt_spec or ""]
     said = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
     return [json.loads(line) for line in said.splitlines()]
 
