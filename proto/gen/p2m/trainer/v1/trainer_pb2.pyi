@@ -510,7 +510,7 @@ class HyperParameters(_message.Message):
     epochs: _builtins.float
     """Passes over the training split; default 3."""
     batch_tokens: _builtins.int
-    """Tokens in a batch, padding included; default 4096."""
+    """Tokens in a batch, which is a step of the optimizer, padding included; default 4096."""
     max_input_tokens: _builtins.int
     """Most tokens of an input; default 512 or what the model can take."""
     max_output_tokens: _builtins.int
@@ -518,11 +518,13 @@ class HyperParameters(_message.Message):
     checkpoint_steps: _builtins.int
     """Steps between two validations and checkpoints; default: ten times a run, at least 20 steps apart."""
     patience: _builtins.int
-    """Validations without improvement before it stops; default 3; 0: never."""
+    """Validations in which neither exact match nor loss got better before it stops; default 3; 0: never."""
     lora: _builtins.bool
     """Train a low-rank adapter (LoRA) instead of all weights, merged at the end; default false."""
     max_seconds: _builtins.float
-    """Most seconds of training; default: no limit. It ends at the next step with the best checkpoint."""
+    """Most seconds of training; default: no limit. The learning rate falls to nothing by then, and it ends at the next
+    step with the best checkpoint.
+    """
     head: _builtins.str
     """What gives the answers: "text": the model writes them; "labels": a head picks one of the outputs in the training
     split, for encoders only; "auto", the default (empty): labels where an encoder has a small closed set of outputs.
@@ -782,7 +784,9 @@ class TrainResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _common_pb2.Progress:
-        """How far it is; metrics hold "train_loss", "validation_loss", "resumed_from_step"."""
+        """How far it is; metrics hold "train_loss", "validation_loss", "validation_exact_match",
+        "resumed_from_step".
+        """
 
     @_builtins.property
     def result(self) -> Global___TrainResult:
