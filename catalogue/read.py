@@ -97,7 +97,7 @@ _FACTS: dict[str, _Check] = {
     **dict.fromkeys(("size_bytes", "downloads", "parameters", "learning_rate", "epochs", "batch_tokens"), _NUMBER),
     **dict.fromkeys(("licence", "architecture", "model_type", "location"), _TEXT),
     **dict.fromkeys(("tasks", "languages", "tags"), _WORDS),
-    **dict.fromkeys(("gated", "safetensors", "script"), _BOOL),
+    **dict.fromkeys(("gated", "safetensors", "script", "by_name"), _BOOL),
     "configs": (lambda value: isinstance(value, list), "a list of configurations, each with a name"),
 }
 
