@@ -48,7 +48,7 @@ def table(record: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "processor": latency.get("processor") or "this machine's CPU",
         "threads": f"{latency.get('threads', 0)} threads",
-        "inputs": f", over {latency['inputs']} inputs" if latency.get("inputs") else "",
+        "inputs": _inputs([row["measured"]["latency"]["inputs"] for row in measured]),
         "notes": _notes(exports, costs, teacher),
     }
 
@@ -56,6 +56,14 @@ def table(record: dict[str, Any]) -> dict[str, Any]:
 def cost_text(dollars: float) -> str:
     """A price for 1,000 inputs: two digits that count, however small it is."""
     return f"${dollars:.2f}" if dollars >= 0.1 or dollars == 0 else f"${dollars:.2g}"
+
+
+def _inputs(counts: list[int]) -> str:
+    """Over how many inputs: fewer where each takes long."""
+    if not counts:
+        return ""
+    few, many = min(counts), max(counts)
+    return f", over {many} inputs" if few == many else f", over {few} to {many} inputs"
 
 
 def _row(record: dict[str, Any], row: dict[str, Any], costs: dict[str, Any]) -> dict[str, str]:

@@ -198,7 +198,7 @@ async def _scored(
 def _turned(one: Comparison) -> Comparison:
     """Of "student less this model", "this model less the student"."""
     was = one.difference
-    return replace(one, against=STUDENT, difference=Estimate(-was.value, -was.high, -was.low))
+    return replace(one, against=STUDENT, difference=Estimate(0.0 - was.value, 0.0 - was.high, 0.0 - was.low))
 
 
 def _transformers() -> str:
