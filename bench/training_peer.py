@@ -123,7 +123,7 @@ def _run(*command: Any) -> dict[str, Any]:
 
 
 def _nats_for_a_text(model: Path, rows: Sequence[dict[str, str]], max_length: int, *, as_the_peer: bool) -> float:
-    """Each model reads and spells as it was trained to: the peer's outputs begin with the tokenizer's own start."""
+    """Each model reads and spells as it was trained to. The peer's outputs begin with a [CLS]; it is not counted."""
     from services.kit.values import PromptSpec
     from services.trainer import pretrained
     from services.trainer.losses import score
@@ -134,8 +134,10 @@ def _nats_for_a_text(model: Path, rows: Sequence[dict[str, str]], max_length: in
     if as_the_peer:
         spelt = [student.tokenizer(row["output"], truncation=True, max_length=max_length)["input_ids"] for row in rows]
         encoded = [(read, written) for (read, _), written in zip(encoded, spelt, strict=True)]
-    total: float = sum(score(student, [row]).loss for row in encoded)
-    return round(total / len(rows), 4)
+    total = sum(score(student, [row]).loss for row in encoded)
+    if as_the_peer:
+        total -= sum(score(student, [(read, written[:1])]).loss for read, written in encoded)
+    return float(round(total / len(rows), 4))
 
 
 def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
