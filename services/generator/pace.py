@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 
-from services.kit.limits import UNTRIED
+from services.kit.concurrency import UNTRIED
 
 EXAMPLES_PER_REQUEST = 5
 
@@ -51,7 +51,7 @@ class Pace:
         self.answers = 0
         self.read = 0
         self.first = 0
-        self._first_size = min(most, 2 + number // 100)
+        self._first_size = min(most, 3 + number // 100)
         if places > UNTRIED:
             large = math.ceil(_FIRST_SHARE * number / self._first_size)
             self.first = min(_MOST_FIRST, large + _LAST_OF_FIRST)

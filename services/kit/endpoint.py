@@ -1,8 +1,7 @@
-"""One OpenAI-compatible endpoint: what all who ask it in this process share, and what its errors mean.
+"""One OpenAI-compatible endpoint: what all who ask it in this process share.
 
     Question    messages, schema, sampling: what one HTTP request asks
     Reply       what the server answered: text, tokens, whether it was cut off
-    Again       not now: try again after a while (raised, with the error to give up with)
     Endpoint    look: at the server, once; turn: waits until a request may be sent; send: sends it, once
 
 It knows the server's rate limits (`limits`), how many requests it can bear at once, and which form of structured
@@ -23,21 +22,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from services.kit.batch_endpoint import BatchEndpoint
-from services.kit.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    P2MError,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
-from services.kit.limits import Concurrency, Rates, retry_after
+from services.kit.concurrency import Concurrency
+from services.kit.limits import Rates, retry_after
 from services.kit.prices import is_loopback
+from services.kit.refusals import Again, Means, overflows
 from services.kit.settings import Settings
 from services.kit.structured import Schema, closed, is_strict
 
@@ -46,7 +38,6 @@ log = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 FORMATS = ("json_schema", "json_object", "text")
 
-_CONTEXT = re.compile(r"context.{0,20}(length|window|size)|maximum context|exceed.{0,30}context|too many tokens", re.I)
 _CHARS_PER_TOKEN = 4
 # llama.cpp's DRY sampler: what goes on as the prompt does for more than so many tokens becomes ever less likely. It
 # begins anew at a quote, so a short output may still be a part of its input.
@@ -94,21 +85,6 @@ class Reply:
     format: int
 
 
-class Again(Exception):
-    """The request came to nothing this time. `kind` is refused, dropped, timeout, error or limited."""
-
-    def __init__(self, kind: str, error: P2MError, after: float | None = None) -> None:
-        super().__init__(kind)
-        self.kind = kind
-        self.error = error
-        self.after = after
-
-    @property
-    def may_be_paid(self) -> bool:
-        """Whether the server may have answered, and charged, without our seeing it."""
-        return self.kind in ("dropped", "timeout")
-
-
 class Endpoint:
     """A server and an LLM's name there."""
 
@@ -125,7 +101,7 @@ class Endpoint:
         self.answered_at = 0.0  # monotonic; 0: never
         self.users = 0
         self._looking, self._looked = asyncio.Lock(), False
-        self._key = settings.openai_api_key.get_secret_value()
+        self._means = Means(self.url, self.llm, settings.openai_api_key.get_secret_value())
         self._format: Counter[str] = Counter()  # by schema: the place in FORMATS of the best form that works
         self._valid: Counter[tuple[str, int]] = Counter()
         self._invalid: Counter[tuple[str, int]] = Counter()
@@ -133,7 +109,7 @@ class Endpoint:
         self._samplers: dict[str, float] = {}  # what keeps this server's LLM from copying its prompt
         self._beyond_prompt: dict[str, float] = {}  # by schema: tokens of late, less the estimate of the prompt
         self._client = openai.AsyncOpenAI(
-            api_key=self._key or "none",
+            api_key=self._means.key or "none",
             base_url=self.url,
             max_retries=0,
             timeout=self.timeout_s,
@@ -159,6 +135,11 @@ class Endpoint:
             if isinstance(slots, int) and slots > 0:
                 self.concurrency.narrow_to(2 * slots)  # one waits for each that is served, so that none is idle
                 self._samplers = _FRESH
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without a user and a password that may be in it."""
+        return self._means.shown_url
 
     async def close(self) -> None:
         await self._client.close()
@@ -228,11 +209,14 @@ class Endpoint:
             except self._openai.APIStatusError as error:
                 if self._adapts(error):
                     continue
-                if error.status_code in (400, 415, 422, 501) and not _overflows(error) and chosen + 1 < len(FORMATS):
-                    log.info("%s refused %s (%s).", self.shown_url, FORMATS[chosen], self._said(error))
+                if error.status_code in (400, 415, 422, 501) and not overflows(error) and chosen + 1 < len(FORMATS):
+                    log.info("%s refused %s (%s).", self.shown_url, FORMATS[chosen], self._means.said(error))
                     chosen += 1
                     continue
-                raise self._refusal(error, started) from None
+                refusal = self._means.status(error)
+                if isinstance(refusal, Again) and (refusal.kind == "limited" or refusal.after is not None):
+                    self._slow_down(error.response.headers, started)
+                raise refusal from None
             self._format[question.schema.name] = max(self._format[question.schema.name], chosen)
             return reply, time.monotonic() - started
 
@@ -244,11 +228,9 @@ class Endpoint:
                 raw = await self._client.chat.completions.with_raw_response.create(**body, extra_body=own)
         except (TimeoutError, self._openai.APITimeoutError):
             self.concurrency.refused(started)
-            text = f"The LLM at {self.shown_url} did not answer within {self.timeout_s:g} s."
-            advice = " Look whether it is overloaded, or set P2M_LLM_TIMEOUT_S higher."
-            raise Again("timeout", Unavailable("LLM_TIMEOUT", text + advice)) from None
+            raise self._means.silence(self.timeout_s) from None
         except self._openai.APIConnectionError as error:
-            raise self._no_connection(error) from None
+            raise self._means.no_connection(error) from None
         self.rates.learn(raw.headers)
         return self._reply(raw.text, question, chosen)
 
@@ -284,14 +266,7 @@ class Endpoint:
             refusal = choice["message"].get("refusal") or ""
             usage = body.get("usage") or {}
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise Again(
-                "error",
-                Unavailable(
-                    "LLM_PROTOCOL",
-                    f"{self.shown_url} does not answer as an OpenAI-compatible server does: it said {text[:80]!r}."
-                    " Look whether OPENAI_BASE_URL is right; it usually ends in /v1.",
-                ),
-            ) from None
+            raise self._means.nonsense(text) from None
         finish = choice.get("finish_reason")
         if finish == "content_filter":
             refusal = refusal or "the server's content filter stopped it"
@@ -304,66 +279,6 @@ class Endpoint:
             chosen,
         )
 
-    # -- what errors mean
-
-    @property
-    def shown_url(self) -> str:
-        """The URL without a user and a password that may be in it."""
-        parts = urlsplit(self.url)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-    def _no_connection(self, error: Exception) -> Again:
-        cause = error.__cause__ or error
-        refused = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError")
-        text = f"The LLM at {self.shown_url} is out of reach ({_first_line(cause) or type(cause).__name__})."
-        advice = " Start it, or set OPENAI_BASE_URL to one that runs."
-        if refused:
-            return Again("refused", Unavailable("LLM_UNREACHABLE", text + advice))
-        text = f"The LLM at {self.shown_url} dropped the connection before it answered."
-        return Again("dropped", Unavailable("LLM_UNREACHABLE", text + " Look at that server's log."))
-
-    def _refusal(self, error: Any, started: float) -> Exception:
-        """What an HTTP status means: Again, or an error that no second try mends."""
-        status, headers, said = error.status_code, error.response.headers, self._said(error)
-        at = f"The LLM at {self.shown_url}"
-        if status == 429 and "insufficient_quota" not in _codes(error):
-            self._slow_down(headers, started)
-            text = f"{at} takes no more requests for now (429: {said}). Wait a while, or lower P2M_LLM_CONCURRENCY."
-            return Again("limited", Unavailable("LLM_BUSY", text), retry_after(headers))
-        if status == 429:
-            text = f"{at}: the account has nothing left to spend (429: {said}). Add credit there, or use another LLM."
-            return FailedPrecondition("LLM_QUOTA", text)
-        if status in (401, 403):
-            return self._wrong_key(status)
-        if status in (408, 409, 425) or status >= 500:
-            after = retry_after(headers)
-            if after is not None:
-                self._slow_down(headers, started)
-            text = f"{at} fails ({status}: {said}). Look at that server's log, or try again later."
-            return Again("error", Unavailable("LLM_FAILING", text), after)
-        if status == 404:
-            text = f"{at} knows no LLM {self.llm!r} (404: {said})."
-            advice = " Set P2M_LLM to one that it serves, and look whether OPENAI_BASE_URL is right."
-            return NotFound("LLM_UNKNOWN", text + advice, field="llm")
-        if _overflows(error):
-            text = f"The prompt is longer than {self.llm} can read ({said})."
-            advice = " Shorten it, or use an LLM with a larger context."
-            return InvalidArgument("CONTEXT_OVERFLOW", text + advice, field="prompt")
-        if status == 402:
-            return PermissionDenied("LLM_QUOTA", f"{at} wants to be paid first (402: {said}).")
-        return InvalidArgument("LLM_REFUSED", f"{at} refused the request ({status}: {said}).")
-
-    def _wrong_key(self, status: int) -> P2MError:
-        # What the server says often repeats a part of the key, so it is left out.
-        if not self._key:
-            text = f"The LLM at {self.shown_url} wants a key ({status}), and none is set. Set OPENAI_API_KEY."
-        else:
-            text = (
-                f"The LLM at {self.shown_url} refused the key ({status}). Set OPENAI_API_KEY to one that is valid there"
-                f" and may use {self.llm}, or OPENAI_BASE_URL to the server that it belongs to."
-            )
-        return Unauthenticated("WRONG_KEY", text)
-
     def _slow_down(self, headers: Mapping[str, str], started: float) -> None:
         # A server that tells its limits is kept to them by the buckets; fewer at once would not be the cure.
         if not self.rates.learn(headers, started):
@@ -375,18 +290,13 @@ class Endpoint:
         """Whether the LLM takes the request once a parameter is renamed or left out; remembers it."""
         if error.status_code != 400:
             return False
-        said = self._said(error)
+        said = self._means.said(error)
         for parameter, other in (("max_tokens", "max_completion_tokens"), ("temperature", None), ("seed", None)):
             named = f"'{parameter}'" in said and re.search("unsupported|not support", said, re.I)
             if named and parameter not in self._renamed:
                 self._renamed[parameter] = other
                 return True
         return False
-
-    def _said(self, error: Any) -> str:
-        body = error.body if isinstance(error.body, dict) else {}
-        said = str(body.get("message") or _first_line(error) or "no reason given")[:200]
-        return said.replace(self._key, "***") if self._key else said
 
 
 _endpoints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, str], Endpoint]] = WeakKeyDictionary()
@@ -429,17 +339,3 @@ def _with_schema(messages: tuple[Message, ...], schema: Schema) -> list[Message]
     if messages and messages[-1]["role"] == "user":
         return [*messages[:-1], {"role": "user", "content": f"{messages[-1]['content']}\n\n{told}"}]
     return [*messages, {"role": "user", "content": told}]
-
-
-def _overflows(error: Any) -> bool:
-    known = {"context_length_exceeded", "exceed_context_size_error"}
-    return not known.isdisjoint(_codes(error)) or bool(_CONTEXT.search(str(error)))
-
-
-def _codes(error: Any) -> set[str]:
-    body = error.body if isinstance(error.body, dict) else {}
-    return {str(body.get("code")), str(body.get("type"))}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -26,11 +26,13 @@ from weakref import WeakSet
 
 from services.kit.artifacts import Artifacts
 from services.kit.budget import Budget
-from services.kit.endpoint import Again, Endpoint, Message, Reply, base_url, release, shared
+from services.kit.concurrency import Concurrency
+from services.kit.endpoint import Endpoint, Message, Reply, base_url, release, shared
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from services.kit.journal import Entry, Journal
-from services.kit.limits import Concurrency, Rates
+from services.kit.limits import Rates
 from services.kit.prices import Price, price_of
+from services.kit.refusals import Again
 from services.kit.settings import Settings
 from services.kit.structured import Schema, parse
 from services.kit.values import Allowance, Ledger
