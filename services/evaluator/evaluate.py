@@ -30,7 +30,7 @@ from services.evaluator.values import DEFAULT_MARGIN, STUDENT, Contestant, Evalu
 from services.evaluator.verdict import judge
 from services.kit import worker
 from services.kit.artifacts import Artifacts, table_to_rows
-from services.kit.errors import FailedPrecondition, InvalidArgument
+from services.kit.errors import Cancelled, FailedPrecondition, InvalidArgument, P2MError
 from services.kit.llm import Session, Teacher
 from services.kit.settings import Settings
 from services.kit.values import Artifact, Ledger, Progress, Row
@@ -93,7 +93,7 @@ async def evaluate(
     margin = DEFAULT_MARGIN if request.margin is None else request.margin
     judgement = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
     split, job = _slice_job(test, validation, predictions[STUDENT], answered.validation)
-    found = await worker.run("services.evaluator.slices:find", job, Slices, settings, report)
+    found = await _slices(job, settings, report)
     return EvaluateResult(
         scored.scores, scored.comparisons, judgement.verdict, judgement.reason,
         await asyncio.to_thread(_store, artifacts, test, predictions),
@@ -163,6 +163,16 @@ def _slice_job(
     if validation:
         return "validation", SliceJob(validation, on_validation, test.rows, said)
     return "test", SliceJob(test.rows, said)
+
+
+async def _slices(job: SliceJob, settings: Settings, report: Report) -> Slices:
+    """The slices; scores and verdict are not lost where these cannot be found."""
+    try:
+        return await worker.run("services.evaluator.slices:find", job, Slices, settings, report)
+    except Cancelled:
+        raise
+    except P2MError as error:
+        return Slices(failure=error.message)
 
 
 async def _everyone_answers(

@@ -97,5 +97,7 @@ def _on_the_scores(
 
 
 def _on_the_slices(found: Slices) -> Iterator[str]:
-    if found.tried and not found.slices:
+    if found.failure:
+        yield f"Where the student fails was not looked for: {found.failure}"
+    elif found.tried and not found.slices:
         yield f"Of {found.tried} slices of the rows none has clearly more errors than the rest."

@@ -61,11 +61,12 @@ class SliceJob:
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices, the worst first, what counts as wrong, and how many were tried."""
+    """The slices, the worst first, what counts as wrong, how many were tried, and why none could be looked for."""
 
     slices: tuple[ErrorSlice, ...] = ()
     wrong: str = ""
     tried: int = 0
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from services.evaluator import teacher
+from services.evaluator import evaluate, teacher
 from services.evaluator.notes import notes
 from services.evaluator.score import Scores
-from services.evaluator.slices import Slices
+from services.evaluator.slices import SliceJob, Slices
 from services.evaluator.teacher import TeacherAnswers
 from services.evaluator.values import Agreement, Contestant, Estimate, EvaluateRequest, TeacherRows
 from services.kit.errors import ResourceExhausted
 from services.kit.llm import InvalidAnswer
+from services.kit.settings import Settings
 from services.kit.values import PromptSpec, Row
 
 ROWS = [Row(f"input {n}", f"{n}") for n in range(10)]
@@ -93,6 +94,7 @@ def test_no_slice_is_said_where_some_were_tried() -> None:
     """That nothing stands out is a finding; that nothing could be tried is not."""
     assert "Of 12 slices of the rows none has clearly more errors than the rest." in told(found=Slices((), "", 12))
     assert not any("slices" in note for note in told())
+    assert "Where the student fails was not looked for: No encoder." in told(found=Slices(failure="No encoder."))
 
 
 def test_a_spent_budget_is_an_error_that_others_can_be_too() -> None:
@@ -100,3 +102,12 @@ def test_a_spent_budget_is_an_error_that_others_can_be_too() -> None:
     note = teacher._note(["a", None, None], [ResourceExhausted("BUSY", "It is busy.")], 1)
     assert note.startswith("The teacher answered 1 of 3 rows; then it failed: It is busy.")
     assert note.endswith("could not read 1 of 3 inputs, which are too long for it.")
+
+
+async def test_scores_are_kept_where_slices_cannot_be_found(settings: Settings) -> None:
+    """A child that fails (here: for want of its encoder) leaves its message, and nothing else is lost."""
+    rows = tuple(Row(f"text {n}", f"{n}") for n in range(60))
+    job = SliceJob(rows, ("0",) * 30 + tuple(row.output for row in rows[30:]))
+    found = await evaluate._slices(job, settings.model_copy(update={"encoder": "/nowhere"}), lambda _: None)
+    assert found.slices == ()
+    assert "/nowhere" in found.failure
