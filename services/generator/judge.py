@@ -32,7 +32,9 @@ LEAST_SCORE = 3
 
 _ROWS = 10
 _TOKENS_A_SCORE = 20
-_ROUNDS = 4
+# So many times the number are generated, one after another, while too few are left. They are fixed, not fitted to what
+# was found: so an attempt that goes on asks for nothing that the one before had not needed.
+_ROUNDS = (1.0, 1.25, 1.6, 2.2, 3.2)
 _DIGITS = 12
 _KEY = re.compile(rf"judge/((?:[0-9a-f]{{{_DIGITS}}}-?)+)")
 
@@ -52,16 +54,14 @@ async def judged(
     """
     judge = Judge(request, session, settings)
     await judge.replay()
-    number = request.number
-    for _ in range(_ROUNDS):
+    for growth in _ROUNDS:
+        number = min(MOST_EXAMPLES, math.ceil(request.number * growth))
         made = await generate(replace(request, number=number), session, llm, excluded, settings, report, jobs)
         await judge.look_over(made.rows, report, jobs)
         good = [row for row in made.rows if judge.score(row) >= LEAST_SCORE]
         missing = request.number - len(good)
-        if missing <= 0 or made.stop_reason != StopReason.NUMBER or not judge.within_budget or number == MOST_EXAMPLES:
+        if missing <= 0 or made.stop_reason != StopReason.NUMBER or not judge.within_budget:
             break
-        share = max(len(good), 1) / len(made.rows)
-        number = min(MOST_EXAMPLES, len(made.rows) + math.ceil(missing / share))
     rows = tuple(good[: request.number])
     # Rows come in an order of their own, not that of their making. Those behind the last one that is taken would be
     # surplus, right or wrong: so the counts too depend on the answers alone.
