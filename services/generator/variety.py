@@ -62,7 +62,8 @@ def from_answer(answer: Mapping[str, Any], demonstrations: Sequence[Demonstratio
     known = {normalise(label) for label in labels}
     if any(normalise(one.output) not in known for one in demonstrations):
         labels = ()
-    return Attributes(*(tuple(filter(_has_letters, values)) for values in (topics, lengths, difficulties)), labels)
+    worded = (tuple(filter(_has_letters, values)) for values in (topics, lengths, difficulties))
+    return Attributes(*worded, labels=labels)
 
 
 def steer(
