@@ -62,8 +62,8 @@ def from_answer(answer: Mapping[str, Any], demonstrations: Sequence[Demonstratio
     known = {normalise(label) for label in labels}
     if any(normalise(one.output) not in known for one in demonstrations):
         labels = ()
-    worded = (tuple(filter(_has_letters, values)) for values in (topics, lengths, difficulties))
-    return Attributes(*worded, labels=labels)
+    topics, lengths, difficulties = (tuple(filter(_has_letters, kind)) for kind in (topics, lengths, difficulties))
+    return Attributes(topics, lengths, difficulties, labels)
 
 
 def steer(
