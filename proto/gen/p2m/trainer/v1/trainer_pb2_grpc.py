@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TrainerServiceStub:
-    """All three calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
+    """All calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
     Train keeps its checkpoint, and the same request_id goes on from it.
     """
 
@@ -41,6 +41,11 @@ class TrainerServiceStub:
                 request_serializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareRequest.SerializeToString,
                 response_deserializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_stream(
+                '/p2m.trainer.v1.TrainerService/Search',
+                request_serializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchRequest.SerializeToString,
+                response_deserializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchResponse.FromString,
+                _registered_method=True)
         self.Train = channel.unary_stream(
                 '/p2m.trainer.v1.TrainerService/Train',
                 request_serializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.TrainRequest.SerializeToString,
@@ -54,12 +59,20 @@ class TrainerServiceStub:
 
 
 class TrainerServiceServicer:
-    """All three calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
+    """All calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
     Train keeps its checkpoint, and the same request_id goes on from it.
     """
 
     def Prepare(self, request, context):
         """Joins, de-duplicates and splits datasets, and locks the test split. FAILED_PRECONDITION where too few rows remain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Search(self, request, context):
+        """Tries models and hyper-parameters within a time, by what they reach on the validation split. Finished trials are
+        kept: the same request_id goes on after them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +100,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareRequest.FromString,
                     response_serializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareResponse.SerializeToString,
             ),
+            'Search': grpc.unary_stream_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchRequest.FromString,
+                    response_serializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchResponse.SerializeToString,
+            ),
             'Train': grpc.unary_stream_rpc_method_handler(
                     servicer.Train,
                     request_deserializer=p2m_dot_trainer_dot_v1_dot_trainer__pb2.TrainRequest.FromString,
@@ -106,7 +124,7 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainerService:
-    """All three calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
+    """All calls are long: progress, then the result. Work lives as long as the stream; a cancelled or cut
     Train keeps its checkpoint, and the same request_id goes on from it.
     """
 
@@ -127,6 +145,33 @@ class TrainerService:
             '/p2m.trainer.v1.TrainerService/Prepare',
             p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareRequest.SerializeToString,
             p2m_dot_trainer_dot_v1_dot_trainer__pb2.PrepareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/p2m.trainer.v1.TrainerService/Search',
+            p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchRequest.SerializeToString,
+            p2m_dot_trainer_dot_v1_dot_trainer__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,
