@@ -87,7 +87,9 @@ class Contestant(_message.Message):
     NEAREST_NEIGHBOUR_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Shown in the report: "student", "base", "nearest_neighbour" or "teacher"."""
+    """Shown in the report: "student", "base", "nearest_neighbour" or "teacher"; "before", an earlier student, with which
+    this one is compared, and which it need not beat to ship.
+    """
     @_builtins.property
     def model(self) -> _common_pb2.Artifact:
         """A model folder."""
@@ -132,6 +134,7 @@ class EvaluateRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/evaluate"."""
     seed: _builtins.int
@@ -160,6 +163,12 @@ class EvaluateRequest(_message.Message):
         they say may be handed to the generator; else they are found on the test split and must not be.
         """
 
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of slices, as an earlier result for the same validation split has them: the student is compared with the
+        other contestants on the test rows of each, too.
+        """
+
     def __init__(
         self,
         *,
@@ -171,10 +180,11 @@ class EvaluateRequest(_message.Message):
         seed: _builtins.int = ...,
         margin: _builtins.float | None = ...,
         validation: _common_pb2.Artifact | None = ...,
+        slices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "margin", b"margin", "spec", b"spec", "test", b"test", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "contestants", b"contestants", "margin", b"margin", "request_id", b"request_id", "seed", b"seed", "spec", b"spec", "test", b"test", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "allowance", b"allowance", "contestants", b"contestants", "margin", b"margin", "request_id", b"request_id", "seed", b"seed", "slices", b"slices", "spec", b"spec", "test", b"test", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
     _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
@@ -429,6 +439,54 @@ class ErrorSlice(_message.Message):
 Global___ErrorSlice: _TypeAlias = ErrorSlice  # noqa: Y015
 
 @_typing.final
+class SliceComparison(_message.Message):
+    """The student less another contestant on the test rows of one slice, row by row, in points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLICE_FIELD_NUMBER: _builtins.int
+    AGAINST_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    STUDENT_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    slice: _builtins.str
+    """The name of the slice, one of EvaluateRequest.slices."""
+    against: _builtins.str
+    """The other contestant."""
+    metric: _builtins.str
+    """"exact_match_normalised"."""
+    student: _builtins.float
+    """The score of the student on these rows, in percent."""
+    other: _builtins.float
+    """The score of the other contestant on these rows, in percent."""
+    rows: _builtins.int
+    """Test rows of the slice that both answered."""
+    @_builtins.property
+    def difference(self) -> Global___Estimate:
+        """Student less other, with its paired interval."""
+
+    def __init__(
+        self,
+        *,
+        slice: _builtins.str = ...,
+        against: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        student: _builtins.float = ...,
+        other: _builtins.float = ...,
+        difference: Global___Estimate | None = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["against", b"against", "difference", b"difference", "metric", b"metric", "other", b"other", "rows", b"rows", "slice", b"slice", "student", b"student"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceComparison: _TypeAlias = SliceComparison  # noqa: Y015
+
+@_typing.final
 class EvaluateResult(_message.Message):
     """The measurements."""
 
@@ -448,6 +506,7 @@ class EvaluateResult(_message.Message):
     SLICES_FIELD_NUMBER: _builtins.int
     SLICES_SPLIT_FIELD_NUMBER: _builtins.int
     SLICES_WRONG_FIELD_NUMBER: _builtins.int
+    SLICE_COMPARISONS_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """The verdict."""
     verdict_reason: _builtins.str
@@ -492,6 +551,10 @@ class EvaluateResult(_message.Message):
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorSlice]:
         """Where the student is worst, the worst first; none where no slice is clearly worse than the rest."""
 
+    @_builtins.property
+    def slice_comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceComparison]:
+        """By each slice that was named in the request and is there, in that order."""
+
     def __init__(
         self,
         *,
@@ -509,10 +572,11 @@ class EvaluateResult(_message.Message):
         slices: _abc.Iterable[Global___ErrorSlice] | None = ...,
         slices_split: _builtins.str = ...,
         slices_wrong: _builtins.str = ...,
+        slice_comparisons: _abc.Iterable[Global___SliceComparison] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "predictions", b"predictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreements", b"agreements", "bertscore_encoder", b"bertscore_encoder", "ceiling", b"ceiling", "comparisons", b"comparisons", "ledger", b"ledger", "more_rows", b"more_rows", "notes", b"notes", "predictions", b"predictions", "scores", b"scores", "slices", b"slices", "slices_split", b"slices_split", "slices_wrong", b"slices_wrong", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreements", b"agreements", "bertscore_encoder", b"bertscore_encoder", "ceiling", b"ceiling", "comparisons", b"comparisons", "ledger", b"ledger", "more_rows", b"more_rows", "notes", b"notes", "predictions", b"predictions", "scores", b"scores", "slice_comparisons", b"slice_comparisons", "slices", b"slices", "slices_split", b"slices_split", "slices_wrong", b"slices_wrong", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

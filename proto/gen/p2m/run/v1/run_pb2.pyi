@@ -184,6 +184,7 @@ class RunOptions(_message.Message):
     CAPS_FIELD_NUMBER: _builtins.int
     KEEP_NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
     QLORA_FIELD_NUMBER: _builtins.int
+    IMPROVE_FIELD_NUMBER: _builtins.int
     SEARCH_SECONDS_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_SECONDS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
@@ -244,6 +245,11 @@ class RunOptions(_message.Message):
     """Only equal rows are removed; near duplicates stay."""
     qlora: _builtins.bool
     """Train a LoRA adapter beside weights in 4 bits; needs CUDA."""
+    improve: _builtins.str
+    """The finished run to improve: its prompt (StartRequest.prompt is left empty), its options but for what is set here,
+    and its locked splits are taken; `number` examples are generated for the kinds of validation rows that its model
+    fails at, and join its training rows. FAILED_PRECONDITION where there is no such kind. Empty: a run of its own.
+    """
     search_seconds: _builtins.float
     """Most seconds of looking for model and hyper-parameters before training; unset: none are looked for."""
     attribution_seconds: _builtins.float
@@ -323,12 +329,13 @@ class RunOptions(_message.Message):
         caps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         keep_near_duplicates: _builtins.bool = ...,
         qlora: _builtins.bool = ...,
+        improve: _builtins.str = ...,
         search_seconds: _builtins.float | None = ...,
         attribution_seconds: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_attribution_seconds", b"_attribution_seconds", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_search_seconds", b"_search_seconds", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "attributes", b"attributes", "attribution_seconds", b"attribution_seconds", "batch_tokens", b"batch_tokens", "budget", b"budget", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "number", b"number", "parts", b"parts", "search_seconds", b"search_seconds", "seed", b"seed", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_attribution_seconds", b"_attribution_seconds", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_search_seconds", b"_search_seconds", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "attribution_seconds", b"attribution_seconds", "batch_tokens", b"batch_tokens", "budget", b"budget", "caps", b"caps", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "include_gated", b"include_gated", "judge", b"judge", "keep_near_duplicates", b"keep_near_duplicates", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "mix", b"mix", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "qlora", b"qlora", "search_seconds", b"search_seconds", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapt", b"_adapt", "_attribution_seconds", b"_attribution_seconds", "_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_max_cpu_latency_ms", b"_max_cpu_latency_ms", "_max_dataset_bytes", b"_max_dataset_bytes", "_max_model_bytes", b"_max_model_bytes", "_max_rows_per_source", b"_max_rows_per_source", "_max_train_seconds", b"_max_train_seconds", "_number", b"_number", "_parts", b"_parts", "_search_seconds", b"_search_seconds", "_seed", b"_seed", "_teacher_rows", b"_teacher_rows", "adapt", b"adapt", "ask", b"ask", "attributes", b"attributes", "attribution_seconds", b"attribution_seconds", "batch_tokens", b"batch_tokens", "budget", b"budget", "caps", b"caps", "checkpoint_steps", b"checkpoint_steps", "data", b"data", "dataset", b"dataset", "dataset_task", b"dataset_task", "epochs", b"epochs", "export_formats", b"export_formats", "head", b"head", "improve", b"improve", "include_gated", b"include_gated", "judge", b"judge", "keep_near_duplicates", b"keep_near_duplicates", "languages", b"languages", "learning_rate", b"learning_rate", "licence", b"licence", "lora", b"lora", "max_cpu_latency_ms", b"max_cpu_latency_ms", "max_dataset_bytes", b"max_dataset_bytes", "max_model_bytes", b"max_model_bytes", "max_rows_per_source", b"max_rows_per_source", "max_train_seconds", b"max_train_seconds", "mix", b"mix", "model", b"model", "number", b"number", "parts", b"parts", "prefer", b"prefer", "qlora", b"qlora", "search_seconds", b"search_seconds", "seed", b"seed", "skip_datasets", b"skip_datasets", "skip_generation", b"skip_generation", "teacher_rows", b"teacher_rows", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapt: _TypeAlias = _typing.Literal["adapt"]  # noqa: Y015
     _WhichOneofArgType__adapt: _TypeAlias = _typing.Literal["_adapt", b"_adapt"]  # noqa: Y015

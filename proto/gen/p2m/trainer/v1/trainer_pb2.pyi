@@ -149,6 +149,48 @@ class TrainingSource(_message.Message):
 Global___TrainingSource: _TypeAlias = TrainingSource  # noqa: Y015
 
 @_typing.final
+class LockedSplits(_message.Message):
+    """The splits of an earlier Prepare, to which training rows are to be added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIN_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def train(self) -> _common_pb2.Artifact:
+        """Its training split; all of its rows stay."""
+
+    @_builtins.property
+    def validation(self) -> _common_pb2.Artifact:
+        """Its validation split."""
+
+    @_builtins.property
+    def test(self) -> _common_pb2.Artifact:
+        """Its test split."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceCount]:
+        """Its counts."""
+
+    def __init__(
+        self,
+        *,
+        train: _common_pb2.Artifact | None = ...,
+        validation: _common_pb2.Artifact | None = ...,
+        test: _common_pb2.Artifact | None = ...,
+        counts: _abc.Iterable[Global___SourceCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockedSplits: _TypeAlias = LockedSplits  # noqa: Y015
+
+@_typing.final
 class PrepareRequest(_message.Message):
     """Datasets to split."""
 
@@ -203,6 +245,7 @@ class PrepareRequest(_message.Message):
     CAPS_FIELD_NUMBER: _builtins.int
     MIX_FIELD_NUMBER: _builtins.int
     KEEP_NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """"<run>/prepare"."""
     seed: _builtins.int
@@ -235,6 +278,13 @@ class PrepareRequest(_message.Message):
         every second row, 2 takes each twice. Validation and test rows are not weighed.
         """
 
+    @_builtins.property
+    def locked(self) -> Global___LockedSplits:
+        """Splits to keep as they are: what of the sources repeats no row of them joins the training split, and the result
+        has the same validation and test artifacts. `test`, caps and mix then are not read. FAILED_PRECONDITION
+        (NOTHING_NEW) where no row is left. Unset: the sources are split.
+        """
+
     def __init__(
         self,
         *,
@@ -247,10 +297,11 @@ class PrepareRequest(_message.Message):
         caps: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         mix: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         keep_near_duplicates: _builtins.bool = ...,
+        locked: Global___LockedSplits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "test", b"test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locked", b"locked", "spec", b"spec", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps", "keep_near_duplicates", b"keep_near_duplicates", "max_rows_per_source", b"max_rows_per_source", "mix", b"mix", "request_id", b"request_id", "seed", b"seed", "sources", b"sources", "spec", b"spec", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps", "keep_near_duplicates", b"keep_near_duplicates", "locked", b"locked", "max_rows_per_source", b"max_rows_per_source", "mix", b"mix", "request_id", b"request_id", "seed", b"seed", "sources", b"sources", "spec", b"spec", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
