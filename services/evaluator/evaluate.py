@@ -26,7 +26,7 @@ from services.evaluator.notes import notes
 from services.evaluator.predict import AnswerJob, Answers
 from services.evaluator.score import ScoreJob, Scores, right_answers
 from services.evaluator.slices import MOST_ROWS, SliceJob, Slices
-from services.evaluator.values import DEFAULT_MARGIN, STUDENT, Contestant, EvaluateRequest, EvaluateResult
+from services.evaluator.values import BEFORE, DEFAULT_MARGIN, STUDENT, Contestant, EvaluateRequest, EvaluateResult
 from services.evaluator.verdict import judge
 from services.kit import worker
 from services.kit.artifacts import Artifacts, table_to_rows
@@ -89,17 +89,21 @@ async def evaluate(
         settings,
         report,
     )
-    rivals = [one.name for one in request.contestants if one.teacher is None and one.name != STUDENT]
+    # Whether it ships and whether it is better than the one before are two questions.
+    rivals = [one.name for one in request.contestants if one.teacher is None and one.name not in (STUDENT, BEFORE)]
     margin = DEFAULT_MARGIN if request.margin is None else request.margin
     judgement = judge(scored.comparisons, rivals, asked.name if asked else "", margin)
     split, job = _slice_job(test, validation, predictions[STUDENT], answered.validation)
+    if validation and request.slices:
+        others = {name: said for name, said in predictions.items() if name != STUDENT}
+        job = replace(job, named=request.slices, others=others, seed=request.seed)
     found = await _slices(job, settings, report)
     return EvaluateResult(
         scored.scores, scored.comparisons, judgement.verdict, judgement.reason,
         await asyncio.to_thread(_store, artifacts, test, predictions),
         answered.ceiling, scored.bertscore_encoder, session.ledger if session else Ledger(),
         tuple(notes(request, test.rows, test.real, predictions, scored, answered.ceiling, answered.taught, found)),
-        judgement.more_rows, scored.agreements, found.slices, split, found.wrong,
+        judgement.more_rows, scored.agreements, found.slices, split, found.wrong, found.comparisons,
     )  # fmt: skip
 
 

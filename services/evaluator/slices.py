@@ -2,7 +2,8 @@
 
 find ─┬─ traits      what can be seen of a row: length, output, format, source
       ├─ topics      clusters of the inputs by meaning, named by the words that set them apart
-      └─ judged      those whose error rate is really above the rest's
+      ├─ judged      those whose error rate is really above the rest's
+      └─ compared    the student and the others on the test rows of slices that were asked for by name
 
 Many slices are tried, and some look bad by chance: one is named only where the interval of its error rate less the
 rest's lies above 0 with all that were tried taken into account (Bonferroni). Slices are chosen by the rows that they
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from statistics import NormalDist
 from typing import Any
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from services.evaluator import intervals
 from services.evaluator.traits import Trait, traits
-from services.evaluator.values import ErrorExample, ErrorSlice, Estimate
+from services.evaluator.values import ErrorExample, ErrorSlice, Estimate, SliceComparison
 from services.kit import metrics
 from services.kit.text import words
 from services.kit.values import Progress, Row
@@ -33,6 +34,7 @@ from services.kit.worker import WorkerContext
 
 LEAST_ROWS = 10
 MOST_SLICES = 6
+COMPARED = "exact_match_normalised"
 MOST_ROWS = 2000
 EXAMPLES = 3
 _MOST_TOPICS = 12
@@ -51,22 +53,30 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SliceJob:
-    """Rows and the student's predictions for them; test rows to count into the slices, none where `rows` are those."""
+    """Rows and the student's predictions for them; test rows to count into the slices, none where `rows` are those.
+
+    `named` are slices to compare the student with the `others` on, by their predictions for the test rows.
+    """
 
     rows: tuple[Row, ...]
     predictions: tuple[str, ...]
     test_rows: tuple[Row, ...] = ()
     test_predictions: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    others: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices, the worst first, what counts as wrong, how many were tried, and why none could be looked for."""
+    """The slices, the worst first, what counts as wrong, how many were tried, why none could be looked for, and the
+    comparisons on those that were named."""
 
     slices: tuple[ErrorSlice, ...] = ()
     wrong: str = ""
     tried: int = 0
     failure: str = ""
+    comparisons: tuple[SliceComparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,8 @@ def find(job: SliceJob, context: WorkerContext) -> Slices:
     context.report(Progress(message="looking for what the student gets wrong"))
     rows, predictions = job.rows[:MOST_ROWS], job.predictions[:MOST_ROWS]
     wrong, meaning = failures(rows, predictions)
-    if len(rows) < LEAST_ROWS or not 0 < sum(wrong) < len(rows):
+    telling = len(rows) >= LEAST_ROWS and 0 < sum(wrong) < len(rows)
+    if not telling and not job.named:
         return Slices((), meaning, 0)
     candidates = by_trait(traits(rows), rows, job.test_rows)
     context.raise_if_stopping()
@@ -92,8 +103,11 @@ def find(job: SliceJob, context: WorkerContext) -> Slices:
         encode = _encoder(context)
         inputs = [row.input for row in job.test_rows]
         candidates += by_topic(rows, encode([row.input for row in rows]), lambda: encode(inputs), topics)
+    found = compared(job, candidates)
+    if not telling:
+        return Slices((), meaning, 0, comparisons=found)
     test_wrong = failures(job.test_rows, job.test_predictions, meaning)[0] if job.test_rows else []
-    return judged(candidates, rows, predictions, wrong, test_wrong, meaning)
+    return replace(judged(candidates, rows, predictions, wrong, test_wrong, meaning), comparisons=found)
 
 
 _MISMATCH = "No right output is matched, whatever the case, punctuation and articles."
@@ -211,6 +225,33 @@ def judged(
             )
         )  # fmt: skip
     return Slices(tuple(slices), meaning, len(tried))
+
+
+def compared(job: SliceJob, candidates: Sequence[Candidate]) -> tuple[SliceComparison, ...]:
+    """The student less each other on the test rows of each named slice; a slice that is not there is left out.
+
+    The candidates are made of the validation rows alone, so the same rows give the same slices for every student.
+    """
+    known = {one.name: one for one in candidates}
+    answers = [row.answers or (row.output,) for row in job.test_rows]
+    ours = list(map(metrics.exact_match_normalised, job.test_predictions, answers))
+    found = []
+    for name in job.named:
+        numbers = sorted(known[name].test_rows()) if name in known else []
+        for other, said in job.others.items():
+            both = [
+                (ours[n], metrics.exact_match_normalised(text, answers[n]))
+                for n in numbers
+                if (text := said[n]) is not None
+            ]
+            if not both:
+                continue
+            one, two = (np.array(column, dtype=np.float64)[:, None] for column in zip(*both, strict=True))
+            difference = intervals.of_share_difference(one, two, job.seed)
+            found.append(
+                SliceComparison(name, other, COMPARED, float(one.mean()), float(two.mean()), difference, len(both))
+            )
+    return tuple(found)
 
 
 def _test_rate(wrong: Sequence[bool], numbers: Numbers) -> Estimate | None:

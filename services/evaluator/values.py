@@ -5,7 +5,8 @@ EvaluateResult ─┬─ Score ── Estimate
                 ├─ Comparison ── Estimate
                 ├─ Verdict
                 ├─ Agreement ── Estimate
-                └─ ErrorSlice ── Estimate, ErrorExample
+                ├─ ErrorSlice ── Estimate, ErrorExample
+                └─ SliceComparison ── Estimate
 PredictRequest, PredictResult
 MeasureRequest
 MeasureResult ── Latency
@@ -19,6 +20,7 @@ from enum import IntEnum
 from services.kit.values import Allowance, Artifact, Ledger, PromptSpec
 
 STUDENT = "student"
+BEFORE = "before"
 DEFAULT_MARGIN = 5.0
 
 
@@ -60,6 +62,7 @@ class EvaluateRequest:
     seed: int = 0
     margin: float | None = None
     validation: Artifact | None = None
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,19 @@ class Comparison:
 
     against: str = ""
     metric: str = ""
+    difference: Estimate = Estimate()
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """The student less another contestant on the test rows of one slice, and the scores of both there."""
+
+    slice: str = ""
+    against: str = ""
+    metric: str = ""
+    student: float = 0.0
+    other: float = 0.0
     difference: Estimate = Estimate()
     rows: int = 0
 
@@ -145,6 +161,7 @@ class EvaluateResult:
     slices: tuple[ErrorSlice, ...] = ()
     slices_split: str = ""
     slices_wrong: str = ""
+    slice_comparisons: tuple[SliceComparison, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -157,3 +157,23 @@ def test_the_difference_of_two_shares_is_newcombes() -> None:
     """56 of 70 against 48 of 80: Newcombe (1998, method 10) gives 5.24 to 33.39 points."""
     found = intervals.difference_of_shares(100 * 56 / 70, 70, 100 * 48 / 80, 80)
     assert (round(found.low, 2), round(found.high, 2)) == (5.24, 33.39)
+
+
+def test_a_named_slice_is_compared_on_its_test_rows(settings: Settings, encoded: list[Sequence[str]]) -> None:
+    """Of slices asked for by name the student and another one are compared on the test rows that belong to them, also
+    where this student makes no mistake; a name that no slice has is left out.
+    """
+    rows, test = tuple(drawn(120)), tuple(drawn(60, seed=1))
+    right = tuple(row.output for row in test)
+    before = tuple("" if row.output == "travel" else row.output for row in test)
+    said = tuple(row.output for row in rows)
+    bad = tuple("" if row.output == "travel" and n % 3 else row.output for n, row in enumerate(rows))
+    first = find(SliceJob(rows, bad, test, before), WorkerContext(settings))
+    topic = next(one.name for one in first.slices if one.kind == "topic" or "travel" in one.name)
+    job = SliceJob(rows, said, test, right, (topic, "inputs about nothing"), {"before": before, "base": right})
+    found = find(job, WorkerContext(settings)).comparisons
+    assert [(one.slice, one.against) for one in found] == [(topic, "before"), (topic, "base")]
+    travel = sum(row.output == "travel" for row in test)
+    assert (found[0].student, found[0].other, found[0].rows) == (100.0, 0.0, travel)
+    assert found[0].difference.low > 0
+    assert found[1].difference.value == 0 and found[1].difference.low < 0
