@@ -1,7 +1,7 @@
 """How fast the trainer's step is: one JSON line.
 
     python -m bench.training --model DIR --data FILE [--limit N] --epochs E --batch-size B --max-length L [--out DIR]
-                             [--bound] [--batch-tokens T] [--learning-rate R]
+                             [--bound] [--batch-tokens T] [--learning-rate R] [--plain-outputs]
 
 seconds                 of tokenising and training; imports, loading, validation and saving are not in it
 items_per_second        rows times epochs, by seconds
@@ -14,7 +14,8 @@ bound_share             with --bound: tokens_per_second in percent of bare_token
 
 The bare loop's steps are taken in turn with the others, so that a busy machine slows down both. The data are rows of
 input and output. An encoder alone becomes an encoder-decoder, as in a run. Inputs and outputs are cut to L tokens, and
-to what the model can take. --batch-tokens makes batches as a run does, by their tokens and not their rows.
+to what the model can take. --batch-tokens makes batches as a run does, by their tokens and not their rows. With
+--plain-outputs a WordPiece student does not learn where no space is: it has fewer tokens to write, and writes "n / a".
 """
 
 from __future__ import annotations
@@ -47,16 +48,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the trained model here")
     parser.add_argument("--bound", action="store_true", help="measure a bare loop too")
     parser.add_argument("--batch-tokens", type=int, metavar="T", help="tokens in a step, in the place of rows")
+    parser.add_argument("--plain-outputs", action="store_true", help="spell outputs as the model's own tokenizer does")
     parser.add_argument("--learning-rate", type=float, default=5e-5, metavar="R")
     args = parser.parse_args()
 
     # These import torch, which would slow down --help.
+    from transformers import AutoTokenizer
+
     from services.trainer import pretrained
     from services.trainer.loop import prepare_torch
 
     rows = read_files(args.data)[: args.limit]
     prepare_torch(Settings().threads)
     student = pretrained.load(args.model, 0, args.max_length, args.max_length)
+    if args.plain_outputs:
+        student.tokenizer = AutoTokenizer.from_pretrained(args.model)
     print(json.dumps(_train(student, rows, args)))
     if args.out:
         pretrained.save(student, args.out)

@@ -4,14 +4,13 @@
         --batch-size B --max-length L [--prompt-spec FILE] [--full-rows K] [--held-out H] [--rounds R]
 
 The peer's environment and runner (`peer.py train`) are given. Both read what the peer makes of the rows, so that the
-inputs are the same to the letter. K rows are made as long as L tokens, spread evenly. Both train with the peer's own
-learning rate, 1e-4, falling to nothing.
+inputs are the same to the letter, and ours spells outputs with the same tokens (--plain-outputs). K rows are made as
+long as L tokens, spread evenly. Both train with the peer's own learning rate, 1e-4, falling to nothing.
 
 ours, peer                    examples a second: the best of the rounds
 ratio                         ours / peer
 padding_share, peer_padding_share       in percent
-validation_loss, peer_validation_loss   over H rows that neither saw: nats for each output text, its end included; not a
-                                        mean over tokens, since the two spell an output with different tokens
+validation_loss, peer_validation_loss   over H rows that neither saw, per token of the output and its end
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def _compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ours.append(
             _run(
                 sys.executable, "-m", "bench.training", "--model", args.model, "--data", folder / "as_the_peer.jsonl",
-                "--out", folder / "ours", "--learning-rate", _LEARNING_RATE, *own,
+                "--out", folder / "ours", "--learning-rate", _LEARNING_RATE, "--plain-outputs", *own,
             )
         )  # fmt: skip
     held_out = _textualise(args, folder, held_out)
@@ -100,8 +99,8 @@ def _compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ratio": round(fastest / peers_fastest, 3),
         "padding_share": ours[0]["padding_share"],
         "peer_padding_share": round(100 * peers[0]["padding_fraction"], 2),
-        "validation_loss": _nats_for_a_text(folder / "ours", held_out, args.max_length, as_the_peer=False),
-        "peer_validation_loss": _nats_for_a_text(folder / "peer", held_out, args.max_length, as_the_peer=True),
+        "validation_loss": _validation_loss(folder / "ours", held_out, args),
+        "peer_validation_loss": _validation_loss(folder / "peer", held_out, args, start=True),
         "runs": [[one["items_per_second"] for one in pair] for pair in zip(ours, peers, strict=True)],
         "peer_other_cpu_seconds": [one["other_cpu_seconds"] for one in peers],
     }
@@ -122,22 +121,25 @@ def _run(*command: Any) -> dict[str, Any]:
     return found
 
 
-def _nats_for_a_text(model: Path, rows: Sequence[dict[str, str]], max_length: int, *, as_the_peer: bool) -> float:
-    """Each model reads and spells as it was trained to. The peer's outputs begin with a [CLS]; it is not counted."""
+def _validation_loss(
+    model: Path, rows: Sequence[dict[str, str]], args: argparse.Namespace, *, start: bool = False
+) -> float:
+    """The mean loss per token. `start`: outputs were learnt with a [CLS] before them, as the peer's; it counts not."""
+    from transformers import AutoTokenizer
+
     from services.kit.values import PromptSpec
     from services.trainer import pretrained
     from services.trainer.losses import score
 
-    student = pretrained.load(model, 0, max_length, max_length)
+    student = pretrained.load(model, 0, args.max_length, args.max_length)
+    student.tokenizer = AutoTokenizer.from_pretrained(args.model)
     student.model.eval()
     encoded = student.encode(PromptSpec(), [row["input"] for row in rows], [row["output"] for row in rows])
-    if as_the_peer:
-        spelt = [student.tokenizer(row["output"], truncation=True, max_length=max_length)["input_ids"] for row in rows]
-        encoded = [(read, written) for (read, _), written in zip(encoded, spelt, strict=True)]
-    total = sum(score(student, [row]).loss for row in encoded)
-    if as_the_peer:
-        total -= sum(score(student, [(read, written[:1])]).loss for read, written in encoded)
-    return float(round(total / len(rows), 4))
+    before = [student.tokenizer.cls_token_id] if start else []
+    total = sum(score(student, [(read, before + written)]).loss for read, written in encoded)
+    if start:
+        total -= sum(score(student, [(read, before)]).loss for read, _ in encoded)
+    return float(round(total / sum(len(written) for _, written in encoded), 4))
 
 
 def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
