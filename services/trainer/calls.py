@@ -1,6 +1,7 @@
-"""What the trainer's three calls take and give: plain values with the proto's field names.
+"""What the trainer's calls take and give: plain values with the proto's field names.
 
-    PrepareRequest ── TrainingSource        PrepareResult ── SourceCount, Leak ── LeakExample, LabelCount
+    PrepareRequest ── TrainingSource, LockedSplits    PrepareResult ── SourceCount, Leak ── LeakExample, LabelCount
+    SearchRequest ── SearchCandidate        SearchResult ── Trial
     TrainRequest ── HyperParameters         TrainResult ── HistoryPoint
     ExportRequest                           ExportResult
 
@@ -35,6 +36,26 @@ class TrainingSource:
 
 
 @dataclass(frozen=True)
+class SourceCount:
+    """Rows of one source in one split."""
+
+    source: str = ""
+    kind: DatasetKind = DatasetKind.UNSPECIFIED
+    split: str = ""
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class LockedSplits:
+    """The splits of an earlier Prepare."""
+
+    train: Artifact = field(default_factory=Artifact)
+    validation: Artifact = field(default_factory=Artifact)
+    test: Artifact = field(default_factory=Artifact)
+    counts: tuple[SourceCount, ...] = ()
+
+
+@dataclass(frozen=True)
 class PrepareRequest:
     """What to split; `max_rows_per_source` 0 is the default. `caps` and `mix` are by kind or by source's name."""
 
@@ -47,16 +68,7 @@ class PrepareRequest:
     caps: dict[str, int] = field(default_factory=dict)
     mix: dict[str, float] = field(default_factory=dict)
     keep_near_duplicates: bool = False
-
-
-@dataclass(frozen=True)
-class SourceCount:
-    """Rows of one source in one split."""
-
-    source: str = ""
-    kind: DatasetKind = DatasetKind.UNSPECIFIED
-    split: str = ""
-    rows: int = 0
+    locked: LockedSplits | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,68 @@ class TrainRequest:
     model: str = ""
     hyper_parameters: HyperParameters = field(default_factory=HyperParameters)
     seed: int = 0
+    leave_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchCandidate:
+    """A model to try, and what it is usually trained with."""
+
+    model: str = ""
+    start: HyperParameters = field(default_factory=HyperParameters)
+    cpu_latency_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to try, on what, for how long."""
+
+    request_id: str = ""
+    train: Artifact = field(default_factory=Artifact)
+    validation: Artifact = field(default_factory=Artifact)
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    candidates: tuple[SearchCandidate, ...] = ()
+    hyper_parameters: HyperParameters = field(default_factory=HyperParameters)
+    budget_seconds: float = 0.0
+    seed: int = 0
+
+
+class TrialState(IntEnum):
+    """What became of a trial; the proto's numbers."""
+
+    UNSPECIFIED = 0
+    COMPLETE = 1
+    PRUNED = 2
+    OUT_OF_TIME = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial; `validation_exact_match` is a percentage, `parameters` 0 where the model was not loaded."""
+
+    number: int = 0
+    model: str = ""
+    hyper_parameters: HyperParameters = field(default_factory=HyperParameters)
+    state: TrialState = TrialState.UNSPECIFIED
+    validation_exact_match: float | None = None
+    validation_loss: float | None = None
+    seconds: float = 0.0
+    parameters: int = 0
+    size_bytes: int = 0
+    cpu_latency_ms: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All trials, the number of the best, and the numbers of those on the Pareto front."""
+
+    trials: tuple[Trial, ...] = ()
+    best: int | None = None
+    pareto: tuple[int, ...] = ()
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,5 +264,5 @@ class ExportResult:
 
 
 def checkpoint_prefix(artifacts: Artifacts, request_id: str) -> str:
-    """The key under which a training's two checkpoint slots are."""
+    """The key under which a training's two checkpoint slots are, or a search's finished trials."""
     return f"{artifacts.service}/checkpoints/{request_id}"

@@ -18,7 +18,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -48,6 +48,16 @@ class Progress:
     loss_sum: float = 0.0
     loss_tokens: int = 0
     history: list[HistoryPoint] = field(default_factory=list)
+
+
+class Keeper(Protocol):
+    """What the loop hands its progress to whenever it has taken stock. `best` is the file of the best weights."""
+
+    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, best: Path) -> Progress: ...
+
+    def save(
+        self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer, best: Path
+    ) -> None: ...
 
 
 class Checkpoints:

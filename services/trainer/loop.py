@@ -28,7 +28,7 @@ from services.kit.worker import WorkerContext
 from services.trainer import losses
 from services.trainer.batches import ANY_TOKENS, Batch, Plan, batches, passes
 from services.trainer.calls import HistoryPoint, HyperParameters
-from services.trainer.checkpoint import Checkpoints, Progress, load_weights
+from services.trainer.checkpoint import Keeper, Progress, load_weights
 from services.trainer.losses import OutputLoss
 from services.trainer.parallel import Team
 from services.trainer.pretrained import Student
@@ -53,7 +53,7 @@ def fit(
     asked: HyperParameters,
     seed: int,
     context: WorkerContext,
-    checkpoints: Checkpoints,
+    checkpoints: Keeper,
     folder: Path,
     team: Team,
 ) -> Progress:

@@ -1,4 +1,4 @@
-"""TrainerService: messages in, messages out; the work is done in a child process by prepare, train and export."""
+"""TrainerService: messages in, messages out; a child process does the work, by prepare, search, train and export."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from services.trainer.calls import (
     ExportResult,
     PrepareRequest,
     PrepareResult,
+    SearchRequest,
+    SearchResult,
     TrainRequest,
     TrainResult,
     checkpoint_prefix,
@@ -56,6 +58,17 @@ class TrainerService:
         ):
             yield response
 
+    async def Search(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        _check_hyper_parameters(request.hyper_parameters)
+        for number, candidate in enumerate(request.candidates):
+            _check_hyper_parameters(candidate.start, f"candidates[{number}].start")
+        async for response in self._stage.stream(
+            request, pb.SearchResponse, pb.SearchResult, lambda report: self._search(request, report)
+        ):
+            if response.WhichOneof("event") == "result":
+                await asyncio.to_thread(self._delete_checkpoints, request.request_id)
+            yield response
+
     async def Train(self, request: Any, context: Any) -> AsyncIterator[Any]:
         _check(request)
         async for response in self._stage.stream(
@@ -77,6 +90,11 @@ class TrainerService:
         result = await worker.run("services.trainer.prepare:prepare", asked, PrepareResult, self._settings, report)
         return to_message(result, pb.PrepareResult)
 
+    async def _search(self, request: Any, report: Report) -> Any:
+        asked = from_message(request, SearchRequest)
+        result = await worker.run("services.trainer.search:search", asked, SearchResult, self._settings, report)
+        return to_message(result, pb.SearchResult)
+
     async def _train(self, request: Any, report: Report) -> Any:
         asked = from_message(request, TrainRequest)
         result = await worker.run("services.trainer.train:train", asked, TrainResult, self._settings, report)
@@ -95,7 +113,10 @@ class TrainerService:
 def _check(request: Any) -> None:
     """InvalidArgument where a value of a TrainRequest cannot be meant."""
     split(request.model)
-    asked = request.hyper_parameters
+    _check_hyper_parameters(request.hyper_parameters)
+
+
+def _check_hyper_parameters(asked: Any, where: str = "hyper_parameters") -> None:
     least = {
         "learning_rate": 0.0, "epochs": 0.0, "batch_tokens": 0, "max_input_tokens": 7, "max_output_tokens": 1,
         "checkpoint_steps": 0, "patience": -1, "max_seconds": 0.0, "micro_batch_tokens": 0,
@@ -106,11 +127,11 @@ def _check(request: Any) -> None:
             raise InvalidArgument(
                 "BAD_HYPER_PARAMETER",
                 f"{name} is {value:g}; wanted a number above {bound:g}.",
-                field=f"hyper_parameters.{name}",
+                field=f"{where}.{name}",
             )
     if not 0 <= asked.label_smoothing < 1:
         raise InvalidArgument(
             "BAD_HYPER_PARAMETER",
             f"label_smoothing is {asked.label_smoothing:g}; wanted a number from 0 to below 1.",
-            field="hyper_parameters.label_smoothing",
+            field=f"{where}.label_smoothing",
         )

@@ -2,6 +2,7 @@
 
     train(request, context) ── TrainResult     in one process, or in one per GPU
     train_as(team, request, context)           one process's part: loads, fits, stores the model and its untuned base
+    opened(request, ...)                       the model and the rows as tokens, as `search` wants them too
 
 What is learned and when is `loop`, from what `losses`, in which order `batches`. Losses are means per output token: the
 model is asked for the output and its end, never for the input. On a CPU the same request gives the same weights,
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,15 +22,16 @@ import torch
 
 from services.kit import encoding
 from services.kit.artifacts import Artifacts
-from services.kit.errors import FailedPrecondition, ResourceExhausted
+from services.kit.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from services.kit.locations import resolve
+from services.kit.settings import Settings
 from services.kit.values import Artifact, Row
 from services.kit.values import Progress as Report
 from services.kit.wire import to_json
 from services.kit.worker import WorkerContext
 from services.trainer import adapters, labels, parallel, pretrained
 from services.trainer.batches import padding_share
-from services.trainer.calls import HyperParameters, TrainRequest, TrainResult
+from services.trainer.calls import HyperParameters, SearchRequest, TrainRequest, TrainResult
 from services.trainer.checkpoint import Checkpoints, Progress
 from services.trainer.loop import fit, in_passes, plan_of, prepare_torch, sample
 from services.trainer.parallel import Team
@@ -42,11 +44,22 @@ _LOOP = 2
 _OUTPUTS_READ_BACK, _BATCHES_MEASURED = 10_000, 10_000
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model, and the rows as the tokens that it reads and writes."""
+
+    student: Student
+    train: Tokens
+    validation: Tokens
+    notes: tuple[str, ...]
+
+
 def train(request: TrainRequest, context: WorkerContext) -> TrainResult:
     """Fine-tunes `request.model`. A checkpoint of the same request, if there is one, is gone on from.
 
-    Raises FailedPrecondition (NO_ROWS, NO_SAFETENSORS, UNSUPPORTED_ARCHITECTURE, BAD_MODEL, NO_LABEL_HEAD, NO_CUDA,
-    DIVERGED), DiskFull, ResourceExhausted (OUT_OF_MEMORY), and, after a checkpoint, Cancelled.
+    Raises InvalidArgument (NO_SUCH_SOURCE), FailedPrecondition (NO_ROWS, NO_SAFETENSORS, UNSUPPORTED_ARCHITECTURE,
+    BAD_MODEL, NO_LABEL_HEAD, NO_CUDA, DIVERGED), DiskFull, ResourceExhausted (OUT_OF_MEMORY), and, after a checkpoint,
+    Cancelled.
     """
     count = parallel.processes(context.settings)
     if count > 1:
@@ -61,18 +74,12 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
     if asked.qlora:
         adapters.check_qlora()
     artifacts = Artifacts.open(settings, "trainer")
-    rows, validation = _rows(artifacts, request)
+    rows, validation = rows_of(artifacts, request)
     context.report(Report(message="loading the model", unit="steps"))
-    choice = labels.choose(asked.head, request.spec, rows, validation)
-    student = pretrained.load(
-        resolve(request.model, settings), request.seed, asked.max_input_tokens, asked.max_output_tokens, choice.shares
-    )
-    validation, notes_on_head = labels.fitting(choice, asked.head, student.labels, validation)
     with tempfile.TemporaryDirectory(prefix="p2m-train-") as name:
         folder = Path(name)
-        tokens = tokenise(student, request.spec, rows, folder / "train.tokens")
-        held_out = tokenise(student, request.spec, validation, folder / "validation.tokens")
-        note_on_length = pretrained.limit_answers(student, int(tokens.lengths[:, 1].max()))
+        found = opened(request, rows, validation, settings, folder)
+        student, tokens, held_out = found.student, found.train, found.validation
         base, _ = _store(artifacts, student, folder) if team.rank == 0 else (Artifact(), "")
         parameters = sum(weight.numel() for weight in student.model.parameters())
         whole = replace(student)
@@ -80,7 +87,7 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
             student.model = adapters.with_qlora(student, folder)
         elif asked.lora:
             student.model = adapters.with_lora(student)
-        checkpoints = Checkpoints(artifacts, request.request_id, _content(request), folder)
+        checkpoints = Checkpoints(artifacts, request.request_id, content_of(request), folder)
         try:
             progress = fit(student, tokens, held_out, asked, request.seed, context, checkpoints, folder, team)
         except torch.OutOfMemoryError as error:
@@ -96,8 +103,7 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
             student.model = adapters.merged(student.model)
         model, digest = _store(artifacts, student, folder)
         notes = (
-            *notes_on_head,
-            *([note_on_length] if note_on_length else []),
+            *found.notes,
             *_notes_on_text(student, tokens, rows),
             *_notes_on_training(tokens, held_out, request, progress),
         )
@@ -107,15 +113,40 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
     )  # fmt: skip
 
 
-def _rows(artifacts: Artifacts, request: TrainRequest) -> tuple[list[Row], list[Row]]:
+def opened(request: TrainRequest, rows: list[Row], validation: list[Row], settings: Settings, folder: Path) -> Opened:
+    """Loads `request.model` and writes the rows' tokens to `folder`. Raises what `train` raises of a model."""
+    asked = request.hyper_parameters
+    choice = labels.choose(asked.head, request.spec, rows, validation)
+    student = pretrained.load(
+        resolve(request.model, settings), request.seed, asked.max_input_tokens, asked.max_output_tokens, choice.shares
+    )
+    validation, notes = labels.fitting(choice, asked.head, student.labels, validation)
+    tokens = tokenise(student, request.spec, rows, folder / "train.tokens")
+    held_out = tokenise(student, request.spec, validation, folder / "validation.tokens")
+    note_on_length = pretrained.limit_answers(student, int(tokens.lengths[:, 1].max()))
+    return Opened(student, tokens, held_out, (*notes, *([note_on_length] if note_on_length else [])))
+
+
+def rows_of(artifacts: Artifacts, request: TrainRequest | SearchRequest) -> tuple[list[Row], list[Row]]:
+    """The rows to train on and those to validate with, the latter [] where there is no such split."""
     rows = artifacts.read_rows(request.train)
+    if isinstance(request, TrainRequest) and request.leave_out:
+        absent = {*request.leave_out} - {row.source for row in rows}
+        if absent:
+            raise InvalidArgument(
+                "NO_SUCH_SOURCE",
+                f"The training split has no rows of {sorted(absent)[0][:80]!r} to leave out; its sources are "
+                f"{', '.join(sorted({row.source for row in rows}))[:300]}.",
+                field="leave_out",
+            )
+        rows = [row for row in rows if row.source not in request.leave_out]
     if not rows:
         raise FailedPrecondition("NO_ROWS", "The training split has no rows; wanted at least one.")
     return rows, artifacts.read_rows(request.validation) if request.validation.uri else []
 
 
-def _content(request: TrainRequest) -> str:
-    """A digest of what is trained and how."""
+def content_of(request: TrainRequest | SearchRequest) -> str:
+    """A digest of what is trained or tried, and how."""
     what = to_json(replace(request, request_id="")) + torch.__version__ + str(_LOOP)
     return hashlib.sha256(what.encode()).hexdigest()
 
