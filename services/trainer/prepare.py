@@ -4,7 +4,8 @@
     ├── reading        tables to columns; rows that are no text are counted
     ├── splitting      which split a row is for, by its content alone; caps, weights
     ├── repeats        equal rows and near duplicates (near), inside and across the splits
-    └── leakage        what was removed and why
+    ├── leakage        what was removed and why
+    └── enlarge        instead, where splits are locked already: more training rows for them
 
     split(columns, shown, seed, ...) ── Splits    the same on columns, without a store
 
@@ -30,6 +31,7 @@ from services.kit.values import Progress
 from services.kit.worker import WorkerContext
 from services.trainer import leakage, repeats, splitting
 from services.trainer.calls import DatasetKind, LabelCount, Leak, PrepareRequest, PrepareResult, SourceCount
+from services.trainer.enlarge import enlarge
 from services.trainer.reading import SPLITS, TEST, TRAIN, VALIDATION, Columns, Dataset, Source, batches, read
 
 MAX_ROWS_PER_SOURCE = 3_000
@@ -65,6 +67,8 @@ def prepare(request: PrepareRequest, context: WorkerContext) -> PrepareResult:
         context.raise_if_stopping()
         context.report(Progress(done, total, "rows", what))
 
+    if request.locked is not None:
+        return enlarge(request, artifacts, step)
     columns = read(_datasets(request, artifacts, context))
     pa.default_memory_pool().release_unused()
     shown = [demonstration.input for demonstration in request.spec.demonstrations]
