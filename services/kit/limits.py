@@ -22,6 +22,8 @@ from email.utils import parsedate_to_datetime
 _TRUST = 0.2
 # Share of a server's bucket that is left in it; the least of its rate that one client takes.
 _RESERVE, _LEAST = 0.5, 0.02
+# Seconds in which the reserve is built up: a short job would else leave a tenth of the limit unused for it.
+_RESERVED_S = 20.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -38,7 +40,7 @@ class Bucket:
         self.rate: float | None = None
         self.share = 1.0
         self._capacity = self._level = 0.0
-        self._at = self._shared_at = self._refused_at = time.monotonic()
+        self._at = self._shared_at = self._refused_at = self._told_at = time.monotonic()
         if per_minute:
             self._resize(per_minute / 60, per_minute / 60)
             self._level = self._capacity
@@ -74,7 +76,8 @@ class Bucket:
         if remaining <= 0 and reset_s is not None:
             remaining = max(-limit, min(0.0, self._capacity - reset_s * rate))  # it may be in debt
         if not known:
-            self._level, self._refused_at = remaining, time.monotonic()
+            self._level = remaining
+            self._refused_at = self._told_at = time.monotonic()
             return
         # A count that starts anew each minute ends low, and that is no sign of others: then it is full again soon.
         left = max(remaining, self._capacity - (reset_s or 0.0) * rate) if reset_s is not None else remaining
@@ -86,7 +89,8 @@ class Bucket:
     @property
     def _reserve(self) -> float:
         """What is left in the server's bucket; nothing of one that holds next to nothing."""
-        return _RESERVE * self._capacity if self._capacity >= 4 else 0.0
+        built = min(1.0, (time.monotonic() - self._told_at) / _RESERVED_S)
+        return _RESERVE * built * self._capacity if self._capacity >= 4 else 0.0
 
     def _share_out(self, left: float, refused: float | None) -> None:
         now = time.monotonic()
