@@ -130,6 +130,10 @@ def _json(command: Any) -> Any:
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="N", help="Passes over the data; default 3.")
 @click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens in a batch.")
 @click.option("--max-train-time", metavar="TIME", help="Most time for training, such as 5m or 1h30m.")
+@click.option("--search", metavar="TIME", help="Try models, rates and epochs so long, and train with the best.")
+@click.option(
+    "--attribution", metavar="TIME", help="Train again without one source each, so long, to tell what each contributed."
+)
 @click.option("--lora", is_flag=True, help="Train a low-rank adapter instead of all weights.")
 @click.option("--qlora", is_flag=True, help="The same beside weights in 4 bits, for a large model; needs CUDA.")
 @click.option(
@@ -184,6 +188,7 @@ def run(prompt_file: str | None, dry_run: bool, **options: Any) -> int:
       p2m run prompt.txt --number 20000 --prefer cost --dry-run
       p2m run prompt.txt --licence permissive --languages ja,en --max-size 300MB --cpu-latency 50ms
       p2m run prompt.txt --data my-rows.csv --test my-test.jsonl --skip datasets
+      p2m run prompt.txt --search 20m --attribution 10m
       echo "Translate to French. input=yes output=oui" | p2m run - --dry-run
     """
     job = _job(_prompt(prompt_file), options)
@@ -594,6 +599,8 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         "batch_tokens": given["batch_tokens"], "seed": given["seed"], "teacher_rows": given["teacher_rows"],
         "max_rows_per_source": given["max_rows"],
         "max_train_seconds": amounts.duration(given["max_train_time"]) if given["max_train_time"] else None,
+        "search_seconds": amounts.duration(given["search"]) if given["search"] is not None else None,
+        "attribution_seconds": amounts.duration(given["attribution"]) if given["attribution"] is not None else None,
     }  # fmt: skip
     for name, value in plain.items():
         if value is not None:

@@ -22,6 +22,7 @@ from p2m.trainer.v1 import trainer_pb2
 
 from orchestrator.amounts import bytes_text
 from orchestrator.plain import plain
+from orchestrator.searching import chosen_model
 from orchestrator.steps import Outcome, Step
 from services.kit.errors import InvalidArgument, P2MError
 
@@ -65,7 +66,7 @@ def wanted(formats: list[str], architecture: str) -> tuple[list[str], bool]:
 
 async def export(step: Step) -> Outcome:
     """The student in other formats. What fails is told and left out: the model as trained is there all the same."""
-    formats, first_only = wanted([*step.options.export_formats], step.done["models"]["chosen"]["architecture"])
+    formats, first_only = wanted([*step.options.export_formats], chosen_model(step.done)["architecture"])
     if not formats:
         return Outcome("switched off", skipped=True)
     exports: list[dict[str, Any]] = []

@@ -25,7 +25,8 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      fit_why, adapted {rows int, why, dropped {reason: int}, plan {steps [str], keep, drop,
                      format} | None}: what the LLM rewrote, or why it did not} | None,
                      model: {id, location, architecture, why, score, size_bytes, downloads, learning_rate,
-                     flags [str], by}, hypothetical_card: str}; by: "llm", "score", "person" or "option"
+                     flags [str], by}, hypothetical_card: str}; by: "llm", "score", "person", "option" or
+                     "search"
     asked_for       {model: str, dataset: str}: the constraints in words, "" where there were none
     alternatives    {datasets: [{id, score, why, parts {name: value}, reachable bool, licence, languages [str],
                      size_bytes, tasks [str], flags [str], description}],
@@ -60,6 +61,13 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      slices [{name, kind, rows, error_rate {value, low, high}, rest_error_rate, difference,
                      examples [{input, output, prediction}], test_rows, test_error_rate}]: where the student fails,
                      slices_split "validation" | "test": where they were found, slices_wrong str}
+    search          {budget_seconds, seconds, models [str]: that it was to try, trials [{number, model, hyper_parameters
+                     {learning_rate, epochs, batch_tokens}, state "complete" | "pruned" | "out_of_time" | "failed",
+                     validation_exact_match: % | None, validation_loss | None, seconds, parameters, size_bytes,
+                     cpu_latency_ms: 0 unknown, error str}], best int | None, pareto [int], notes [str]} | None
+    attribution     {budget_seconds, sources [{source: a kind, rows int: in training, difference {value, low, high}:
+                     the student less one trained without it, points of exact match, test_rows, seconds}],
+                     left_out [{source, rows, why}]} | None
     exports         {formats [{format, error str, model artifact | None, measured {scores, comparisons: less the
                      student, same: % of rows answered as the student does, latency {p50_ms, p95_ms, mean_ms,
                      inputs, threads, processor}, rows_per_second, load_seconds, runtime} | None}],
@@ -91,7 +99,7 @@ from typing import Any
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator import constraints, exports, model_card
+from orchestrator import constraints, exports, model_card, searching
 from orchestrator import report as report_file
 from orchestrator.plain import plain
 from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
@@ -159,6 +167,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
     )  # fmt: skip
     generated = done["generate"]
     counts = done["prepare"]["counts"]
+    model = searching.chosen_model(done)
     kept = {
         "name": step.name,
         "prompt": step.prompt,
@@ -170,7 +179,7 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         "chosen": {
             "dataset": found.get("chosen"),
             "model": {
-                key: models["chosen"][key]
+                key: model[key]
                 for key in ("id", "location", "architecture", "why", "score", "size_bytes", "downloads",
                             "learning_rate", "epochs", "batch_tokens", "flags", "licence", "by")
             },
@@ -209,6 +218,8 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
             for key in ("scores", "comparisons", "verdict", "verdict_reason", "ceiling", "bertscore_encoder", "notes",
                         "more_rows", "agreements", "slices", "slices_split", "slices_wrong")
         },
+        "search": trained.get("search"),
+        "attribution": measured.get("attribution"),
         "samples": _samples(store, known),
         "ledger": {
             "stages": {stage: asdict(ledger) for stage, ledger in step.spent.items()},

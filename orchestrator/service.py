@@ -240,6 +240,8 @@ def _check_options(options: run_pb2.RunOptions) -> None:
     check("teacher_rows", 0, 1_000_000)
     check("max_rows_per_source", 1, 1_000_000_000)
     check("checkpoint_steps", 1, 1_000_000_000)
+    check("search_seconds", 1, 7 * 24 * 3600)
+    check("attribution_seconds", 1, 7 * 24 * 3600)
     if options.head not in ("", "auto", "text", "labels"):
         raise InvalidArgument(
             "BAD_OPTION", f"head is {options.head[:40]!r}; wanted auto, text or labels.", field="options.head"

@@ -2,7 +2,7 @@
 
     Stages(settings)     channels to the six services
     ├── parse, search_datasets, inspect, retrieve, adapt, propose, generate, search_models
-    └── prepare, train, evaluate, export, measure
+    └── prepare, search, train, evaluate, export, measure
 
 A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
 goes on where it was. Errors are those of `services.kit.errors`; one that names the service says how to reach it.
@@ -103,6 +103,12 @@ class Stages:
 
     async def prepare(self, request: trainer_pb2.PrepareRequest, report: Report) -> trainer_pb2.PrepareResult:
         return await self._stream("trainer", self._trainer.Prepare, request, report, trainer_pb2.PrepareResult)
+
+    async def search(self, request: trainer_pb2.SearchRequest, report: Report) -> trainer_pb2.SearchResult:
+        return await self._stream(
+            "trainer", self._trainer.Search, request, report, trainer_pb2.SearchResult,
+            max(channel.STREAM_TIMEOUT_S, 2 * request.budget_seconds),
+        )  # fmt: skip
 
     async def train(self, request: trainer_pb2.TrainRequest, report: Report) -> trainer_pb2.TrainResult:
         return await self._stream("trainer", self._trainer.Train, request, report, trainer_pb2.TrainResult)

@@ -26,7 +26,7 @@ from p2m.parser.v1 import parser_pb2
 from p2m.run.v1 import run_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import adaptation, attributes, constraints, leases, mixing, variety
+from orchestrator import adaptation, attributes, attribution, constraints, leases, mixing, searching, variety
 from orchestrator.choices import columns_question, dataset_question, fitting, model_question, parse_columns
 from orchestrator.plain import plain
 from orchestrator.stages import Report, Stages
@@ -392,12 +392,14 @@ async def prepare(step: Step) -> Outcome:
 
 
 async def train(step: Step) -> Outcome:
-    """The fine-tuned model."""
-    parameters = hyper_parameters(step.options, step.done["models"]["chosen"])
+    """The fine-tuned model, by what a search has found where one was asked for."""
+    usual = hyper_parameters(step.options, step.done["models"]["chosen"])
+    found = await searching.find(step, usual, hyper_parameters(step.options, {}))
+    parameters = found.parameters
     request = trainer_pb2.TrainRequest(
         request_id=f"{step.name}/train", train=step.artifact("prepare", "train"),
         validation=step.artifact("prepare", "validation"), spec=step.spec, seed=step.options.seed,
-        model=step.done["models"]["chosen"]["location"], hyper_parameters=parameters,
+        model=found.model["location"], hyper_parameters=parameters,
     )  # fmt: skip
     resumed: list[int] = []
 
@@ -409,9 +411,12 @@ async def train(step: Step) -> Outcome:
     shown = f"{result.parameters / 1e6:.1f} M parameters, best at step {result.best_step}, {result.seconds:.0f} s"
     given = {key: value for key, value in plain(parameters).items() if value is not None}
     return Outcome(
-        shown + (f", resumed from step {resumed[0]}" if resumed else ""),
-        {**plain(result), "hyper_parameters": given, "resumed_from_step": resumed[0] if resumed else None},
-    )
+        shown + (f", resumed from step {resumed[0]}" if resumed else "") + searching.line(found),
+        {
+            **plain(result), "hyper_parameters": given, "resumed_from_step": resumed[0] if resumed else None,
+            **({"chosen": found.model, "search": found.search} if found.search else {}),
+        },
+    )  # fmt: skip
 
 
 async def evaluate(step: Step) -> Outcome:
@@ -431,7 +436,10 @@ async def evaluate(step: Step) -> Outcome:
         seed=step.options.seed,
     )  # fmt: skip
     result = await step.stages.evaluate(request, step.report)
-    return Outcome(result.verdict_reason, plain(result), from_message(result.ledger, Ledger))
+    values = plain(result)
+    if (told := await attribution.of_run(step, values)) is not None:
+        values["attribution"] = told
+    return Outcome(result.verdict_reason, values, from_message(result.ledger, Ledger))
 
 
 def wanted_examples(options: run_pb2.RunOptions) -> int:

@@ -7,7 +7,9 @@
         ├── shipping     the formats it ships in: size, speed, cost, quality
         ├── failures     where the student fails
         ├── training     the loss curve
+        ├── search       what else was tried: quality against size and latency
         ├── data         rows by source, rows left out
+        ├── attribution  what each source contributed
         ├── leakage      rows that repeated another split, labels
         ├── generation   how varied the generated examples are, what was left out
         ├── examples     right and wrong answers

@@ -2,6 +2,7 @@
 
     intervals(rows, low, high)        dot and whisker: a value with its interval on one line
     losses(history, best_step)        training and validation loss over the steps
+    front(points, text)               quality against what it costs, the Pareto front as a line
     repeats(stretches)                shares of repeated examples over the run, one on the other
     stacks(parts)                     one bar of several parts, for rows by split
 
@@ -12,8 +13,9 @@ Colours are classes of the page's style sheet, so that they follow light and dar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -25,6 +27,17 @@ class Loss:
     step: float
     train: float | None = None
     validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a trial costs and how good it is, in percent."""
+
+    cost: float
+    quality: float
+    on_front: bool
+    best: bool
+    title: str
 
 
 def interval(value: float, low: float, high: float, axis: tuple[float, float], style: str, title: str) -> Markup:
@@ -124,6 +137,46 @@ def losses(history: Sequence[Loss], best_step: float = 0) -> Markup:
         "{curves}</svg>"
         "{dots}{steps}</svg>"
     ).format(outer=height + 22, h=height, grid=grid, best=best, curves=curves, dots=dots, steps=steps)
+
+
+def front(points: Sequence[Point], text: Callable[[float], str]) -> Markup:
+    """Quality, 0 to 100 %, over cost on a logarithmic axis; `text` writes a cost."""
+    costs = [math.log(point.cost) for point in points if point.cost > 0]
+    if not costs:
+        return Markup("")
+    height, axis = 180, (min(costs), max(costs))
+
+    def place(point: Point) -> tuple[float, float]:
+        return _at(math.log(point.cost), axis), round(height * (1 - point.quality / 104), 1)
+
+    grid = Markup("").join(
+        Markup('<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/><text x="2" y="{under}">{text} %</text>').format(
+            y=round(height * (1 - tick / 104), 1), under=round(height * (1 - tick / 104) - 4, 1), text=tick
+        )
+        for tick in (0, 25, 50, 75, 100)
+    )
+    steps = sorted({place(point) for point in points if point.on_front and point.cost > 0})
+    lines = Markup("").join(
+        Markup('<line class="front" x1="{}%" y1="{}" x2="{}%" y2="{}"/>').format(*one, *other)
+        for one, other in pairwise(steps)
+    )
+    dots = Markup("").join(
+        Markup('<circle class="{}" cx="{}%" cy="{}" r="{}"><title>{}</title></circle>').format(
+            "on" if point.on_front else "off", *place(point), 6.5 if point.best else 4.5, point.title
+        )
+        for point in sorted(points, key=lambda point: point.on_front)
+        if point.cost > 0
+    )
+    ends = Markup("").join(
+        Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(
+            _at(end, axis), height + 16, _anchor(end, axis), text(math.exp(end))
+        )
+        for end in dict.fromkeys(axis)
+    )
+    return Markup(
+        '<svg class="front" width="100%" height="{outer}" role="img" aria-label="Quality against cost of each trial">'
+        "{grid}{lines}{dots}{ends}</svg>"
+    ).format(outer=height + 22, grid=grid, lines=lines, dots=dots, ends=ends)
 
 
 def repeats(stretches: Sequence[tuple[float, float, float]]) -> Markup:

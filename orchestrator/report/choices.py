@@ -15,6 +15,7 @@ from orchestrator.report.words import cut, plural, sentence
 
 _BY = {
     "llm": "The LLM chose it.", "score": "It has the best score.", "person": "You chose it.", "option": "You named it.",
+    "search": "It was the best of those that were tried.",
 }  # fmt: skip
 
 _CHOICES = """{% for choice in choices %}

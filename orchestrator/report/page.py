@@ -13,6 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from orchestrator.report.attribution import attribution
 from orchestrator.report.choices import choices
 from orchestrator.report.data import data
 from orchestrator.report.examples import examples
@@ -21,6 +22,7 @@ from orchestrator.report.generation import generation
 from orchestrator.report.leakage import leakage
 from orchestrator.report.reproduce import notes, reproduce
 from orchestrator.report.scores import comparisons, scores, slices, verdict_of
+from orchestrator.report.search import search
 from orchestrator.report.shipping import shipping
 from orchestrator.report.spending import spending
 from orchestrator.report.style import STYLE
@@ -38,7 +40,9 @@ SECTIONS: tuple[Section, ...] = (
     failures,
     shipping,
     training,
+    search,
     data,
+    attribution,
     leakage,
     generation,
     examples,

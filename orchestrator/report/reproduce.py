@@ -41,7 +41,8 @@ def command(record: dict[str, Any]) -> str:
     for option, flag in (
         ("dataset", "--dataset"), ("model", "--model"), ("number", "--number"), ("max_rows_per_source", "--max-rows"),
         ("max_model_bytes", "--max-size"), ("learning_rate", "--learning-rate"), ("epochs", "--epochs"),
-        ("batch_tokens", "--batch-tokens"), ("max_train_seconds", "--max-train-time"), ("seed", "--seed"),
+        ("batch_tokens", "--batch-tokens"), ("max_train_seconds", "--max-train-time"),
+        ("search_seconds", "--search"), ("attribution_seconds", "--attribution"), ("seed", "--seed"),
         ("teacher_rows", "--teacher-rows"), ("licence", "--licence"), ("max_dataset_bytes", "--dataset-max-size"),
         ("dataset_task", "--dataset-task"), ("head", "--head"),
     ):  # fmt: skip

@@ -61,6 +61,7 @@ blockquote { margin: .6rem 0 0; padding: .1rem 0 .1rem .9rem; border-left: 3px s
 .losses path.train { stroke: var(--student); } .losses path.validation { stroke: var(--validation); stroke-dasharray: 5 4; }
 .losses circle.train { fill: var(--student); } .losses circle.validation { fill: var(--validation); stroke: var(--card); stroke-width: 1.5; }
 .losses .best { stroke: var(--soft); stroke-dasharray: 2 3; }
+.front .front { stroke: var(--student); stroke-dasharray: 3 3; } .front .on { fill: var(--student); } .front .off, .key i.other { fill: var(--other); background: var(--other); }
 .repeats .exact { fill: var(--student); opacity: .55; } .repeats .near { fill: var(--validation); opacity: .55; }
 .stack .train { fill: var(--train); } .stack .validation { fill: var(--validation); } .stack .test { fill: var(--test); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .86rem; color: var(--soft); margin: .1rem 0 .6rem; padding: 0; list-style: none; }
