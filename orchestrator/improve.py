@@ -33,6 +33,16 @@ _NOT_INHERITED = (
 _TABLES = ("train", "validation", "test")
 
 
+def prompt_of(parent: StoredRun, given: str) -> str:
+    """The parent's prompt; InvalidArgument where another is given."""
+    if given:
+        raise InvalidArgument(
+            "PROMPT_GIVEN", f"A run that improves {parent.name} has that run's prompt and no prompt of its own; leave "
+            "it empty.", field="prompt",
+        )  # fmt: skip
+    return parent.prompt
+
+
 def inherited(parent: StoredRun, given: run_pb2.RunOptions) -> run_pb2.RunOptions:
     """How the parent was trained, and what is given over it; the teacher answers no test row unless it is asked to."""
     options = run_pb2.RunOptions()

@@ -19,7 +19,7 @@ from p2m.evaluator.v1 import evaluator_pb2
 from p2m.generator.v1 import generator_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import aiming, attributes, improve, leases, steps
+from orchestrator import aiming, attributes, improve, leases, searching, steps
 from orchestrator.steps import Outcome, Step
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition
@@ -43,11 +43,11 @@ async def datasets(step: Step) -> Outcome:
 async def models(step: Step) -> Outcome:
     """The same pretrained model, trained as it was."""
     found = step.parent["models"]
+    # Also where a search has found them.
+    chosen = searching.chosen_model(step.parent)
     trained = step.parent["train"].get("hyper_parameters") or {}
-    known = {name: trained[name] for name in ("learning_rate", "epochs", "batch_tokens") if trained.get(name)}
-    return Outcome(
-        f"{found['chosen']['id']}, as in {step.options.improve}", {**found, "chosen": found["chosen"] | known}
-    )
+    known = {name: trained[name] for name in searching.SEARCHED if trained.get(name)}
+    return Outcome(f"{chosen['id']}, as in {step.options.improve}", {**found, "chosen": chosen | known})
 
 
 async def generate(step: Step) -> Outcome:

@@ -60,7 +60,12 @@ The record (run.json) is one JSON object with these keys, always all of them; a 
                      agreements [{metric, tau {value, low, high}, contestants, generated_rows, real_rows}],
                      slices [{name, kind, rows, error_rate {value, low, high}, rest_error_rate, difference,
                      examples [{input, output, prediction}], test_rows, test_error_rate}]: where the student fails,
-                     slices_split "validation" | "test": where they were found, slices_wrong str}
+                     slices_split "validation" | "test": where they were found, slices_wrong str,
+                     slice_comparisons [{slice, against, metric, student, other, difference {value, low, high}, rows}]:
+                     on test rows of the slices that an improvement was aimed at}
+    improvement     {of str: the run before, slices [{name, kind, rows, error_rate, rest_error_rate: on its validation
+                     rows, asked int, generated int, change slice comparison against "before" | None}], added int:
+                     training rows more, removed {reason: int}: of the generated ones} | None
     search          {budget_seconds, seconds, models [str]: that it was to try, trials [{number, model, hyper_parameters
                      {learning_rate, epochs, batch_tokens}, state "complete" | "pruned" | "out_of_time" | "failed",
                      validation_exact_match: % | None, validation_loss | None, seconds, parameters, size_bytes,
@@ -99,7 +104,7 @@ from typing import Any
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator import constraints, exports, model_card, searching
+from orchestrator import constraints, exports, improving, model_card, searching
 from orchestrator import report as report_file
 from orchestrator.plain import plain
 from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
@@ -216,8 +221,9 @@ def record(step: Step, known: dict[str, Artifact], store: Artifacts) -> dict[str
         "evaluation": {
             key: measured.get(key)  # a run that an older program evaluated has not all of them
             for key in ("scores", "comparisons", "verdict", "verdict_reason", "ceiling", "bertscore_encoder", "notes",
-                        "more_rows", "agreements", "slices", "slices_split", "slices_wrong")
+                        "more_rows", "agreements", "slices", "slices_split", "slices_wrong", "slice_comparisons")
         },
+        "improvement": improving.of_record(step),
         "search": trained.get("search"),
         "attribution": measured.get("attribution"),
         "samples": _samples(store, known),

@@ -24,7 +24,7 @@ from google.protobuf.json_format import ParseDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
-from orchestrator import exports, outcome, steps
+from orchestrator import exports, improving, outcome, steps
 from orchestrator.runs import Runs, open_engine
 from orchestrator.stages import Stages
 from orchestrator.steps import Outcome, Step
@@ -49,6 +49,15 @@ _WORK: dict[str, Callable[[Step], Awaitable[Outcome]]] = {
     "evaluate": steps.evaluate,
     "export": exports.export,
     "report": outcome.report,
+}
+# Instead of those, in a run that improves another.
+_IMPROVING: dict[str, Callable[[Step], Awaitable[Outcome]]] = {
+    "parse": improving.parse,
+    "datasets": improving.datasets,
+    "generate": improving.generate,
+    "models": improving.models,
+    "prepare": improving.prepare,
+    "evaluate": improving.evaluate,
 }
 _PROGRESS_INTERVAL_S = 0.25
 _ANSWER_INTERVAL_S = 0.3
@@ -153,6 +162,7 @@ class Pipeline:
         try:
             async with _Reporter(self._runs, name, stage) as report:
                 standing = await asyncio.to_thread(self._runs.get, name)
+                parent = await self._parent(stored.options.improve)
                 step = Step(
                     name,
                     stored.prompt,
@@ -164,8 +174,9 @@ class Pipeline:
                     self._settings,
                     report,
                     ask,
+                    parent,
                 )
-                result = await _WORK[stage](step)
+                result = await (_IMPROVING if parent else {}).get(stage, _WORK[stage])(step)
         except Exception as error:
             known = as_p2m_error(error)
             failed = run_pb2.STAGE_STATE_FAILED
@@ -180,6 +191,12 @@ class Pipeline:
             "ledger": to_json(result.ledger),
             "skipped": result.skipped,
         }
+
+    async def _parent(self, name: str) -> dict[str, dict[str, Any]]:
+        """What the run to improve has recorded: it has ended, so that is the same in every attempt."""
+        if not name:
+            return {}
+        return await self.recorded((await asyncio.to_thread(self._runs.stored, name)).workflow)
 
     async def _owned(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """A call on the rows. Where the run is no longer this process's, the step ends and nothing is recorded."""

@@ -23,12 +23,13 @@ import grpc
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
-from orchestrator import attributes, constraints, exports, mixing, run_data
+from orchestrator import attributes, constraints, exports, improve, mixing, run_data
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
 from orchestrator.stages import Stages
-from services.kit.errors import InvalidArgument, P2MError
+from services.kit.artifacts import Artifacts
+from services.kit.errors import InvalidArgument, NotFound, P2MError
 from services.kit.settings import Settings
 from services.kit.text import check_prompt
 
@@ -89,15 +90,21 @@ class RunService:
     # -- the calls
 
     async def Start(self, request: run_pb2.StartRequest, context: Any) -> run_pb2.StartResponse:
-        check_prompt(request.prompt)
-        _check_options(request.options)
-        digest = identity(request.prompt, request.options)
-        name = request.name or f"run-{digest[:_HASH_CHARACTERS]}"
+        prompt, options = request.prompt, request.options
+        parent = await asyncio.to_thread(self._runs.stored, options.improve) if options.improve else None
+        if parent is not None:
+            prompt, options = improve.prompt_of(parent, prompt), improve.inherited(parent, options)
+        check_prompt(prompt)
+        _check_options(options)
+        digest = identity(prompt, options)
+        name = request.name or (improve.next_name(parent.name) if parent else f"run-{digest[:_HASH_CHARACTERS]}")
         _check_name(name)
-        if await asyncio.to_thread(self._runs.add, name, digest, request.prompt, request.options):
+        if parent is not None:
+            await self._check_parent(parent, name)
+        if await asyncio.to_thread(self._runs.add, name, digest, prompt, options):
             await self._running().start(name, f"{name}#1")
         else:
-            await self._go_on(await asyncio.to_thread(self._runs.stored, name), digest, request.options)
+            await self._go_on(await asyncio.to_thread(self._runs.stored, name), digest, options)
         return run_pb2.StartResponse(run=await asyncio.to_thread(self._runs.get, name))
 
     async def Get(self, request: run_pb2.GetRequest, context: Any) -> run_pb2.GetResponse:
@@ -153,6 +160,15 @@ class RunService:
             if await asyncio.to_thread(self._executors.lives, run.executor):
                 raise under_way(run.name)
         await self._take_up(run, options)
+
+    async def _check_parent(self, parent: StoredRun, name: str) -> None:
+        """FailedPrecondition where `parent` cannot be improved by a new run `name`; one that is there may go on."""
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(self._runs.stored, name)
+            return
+        recorded = await self._running().recorded(parent.workflow)
+        artifacts = Artifacts.open(self._settings, self.name)
+        await asyncio.to_thread(improve.check, parent, recorded, artifacts)
 
     async def _take_up(self, run: StoredRun, options: run_pb2.RunOptions) -> None:
         """Makes a run that nobody is at this process's, and goes on with it where it was."""

@@ -82,6 +82,8 @@ class Step:
     report: Report
     ask: Callable[[run_pb2.Question], Awaitable[str]]
     """Waits, durably, for a person's answer."""
+    parent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The values of the run that this one improves, by stage; none for a run of its own."""
 
     @property
     def spec(self) -> common_pb2.PromptSpec:
@@ -267,7 +269,6 @@ async def generate(step: Step) -> Outcome:
     steering = await attributes.of_run(step, number, parts, lease)
     lease = leases.left(lease, [steering.ledger])
     allowances = leases.split(lease, {str(part): 1.0 for part in range(parts)})
-    progress = _Parts(step.report, parts)
     requests = [
         generator_pb2.GenerateRequest(
             request_id=f"{step.name}/generate/{part}", allowance=_allowance(allowances[str(part)]), spec=step.spec,
@@ -277,6 +278,15 @@ async def generate(step: Step) -> Outcome:
         )
         for part in range(parts)
     ]  # fmt: skip
+    return await generated(step, requests, steering)
+
+
+async def generated(
+    step: Step, requests: Sequence[generator_pb2.GenerateRequest], steering: attributes.Steering
+) -> Outcome:
+    """What the parts of a generation gave, as one; SKIPPED where that is nothing, and why."""
+    number, parts = sum(request.number for request in requests), len(requests)
+    progress = _Parts(step.report, parts)
     calls = [asyncio.ensure_future(step.stages.generate(r, progress.of(i))) for i, r in enumerate(requests)]
     try:
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -303,6 +313,7 @@ async def generate(step: Step) -> Outcome:
         {
             "datasets": [plain(result.dataset) for result in results if result.rows],
             "rows": rows,
+            "rows_by_part": [0 if isinstance(answer, BaseException) else answer.rows for answer in answers],
             "dropped": _added([plain(result)["dropped"] for result in results]),
             "stop_reason": max((result.stop_reason, plain(result)["stop_reason"]) for result in results)[1],
             "llm": llm,
@@ -380,6 +391,11 @@ async def prepare(step: Step) -> Outcome:
         max_rows_per_source=step.options.max_rows_per_source, caps=step.options.caps, mix=step.options.mix,
         keep_near_duplicates=step.options.keep_near_duplicates,
     )  # fmt: skip
+    return await prepared(step, request)
+
+
+async def prepared(step: Step, request: trainer_pb2.PrepareRequest) -> Outcome:
+    """What splitting gave."""
     result = await step.stages.prepare(request, step.report)
     values = plain(result)
     split = {name: sum(c.rows for c in result.counts if c.split == name) for name in ("train", "validation", "test")}
@@ -421,6 +437,11 @@ async def train(step: Step) -> Outcome:
 
 async def evaluate(step: Step) -> Outcome:
     """Scores with intervals, and the verdict."""
+    return await evaluated(step, evaluation(step))
+
+
+def evaluation(step: Step) -> evaluator_pb2.EvaluateRequest:
+    """Who is measured, on what."""
     contestant = evaluator_pb2.Contestant
     contestants = [
         contestant(name="student", model=step.artifact("train", "model")),
@@ -430,11 +451,15 @@ async def evaluate(step: Step) -> Outcome:
     rows = teacher_rows(step.options)
     if rows:
         contestants.append(contestant(name="teacher", teacher=evaluator_pb2.Teacher(max_rows=rows)))
-    request = evaluator_pb2.EvaluateRequest(
+    return evaluator_pb2.EvaluateRequest(
         request_id=f"{step.name}/evaluate", allowance=_allowance(step.left()), spec=step.spec, contestants=contestants,
         test=step.artifact("prepare", "test"), validation=step.artifact("prepare", "validation"),
         seed=step.options.seed,
     )  # fmt: skip
+
+
+async def evaluated(step: Step, request: evaluator_pb2.EvaluateRequest) -> Outcome:
+    """What measuring gave."""
     result = await step.stages.evaluate(request, step.report)
     values = plain(result)
     if (told := await attribution.of_run(step, values)) is not None:

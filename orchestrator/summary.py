@@ -11,7 +11,7 @@ from p2m.run.v1 import run_pb2
 
 from orchestrator.amounts import bytes_text, seconds_text, spend_text
 from orchestrator.display import clean, stage_line
-from orchestrator.report import CONTESTANT_TITLES, main_slice
+from orchestrator.report import CONTESTANT_TITLES, change, main_slice
 from services.kit.values import Ledger
 from services.kit.wire import from_message
 
@@ -36,6 +36,8 @@ def ending(stream: TextIO, run: run_pb2.Run, record: dict[str, Any], folder: Pat
         return
     say(_verdict(run))
     scores(stream, record)
+    if changed := change(record):
+        say("\n" + textwrap.fill(changed, 100))
     say()
     say(f"  time    {_time(run)}")
     say(f"  cost    {spend_text(from_message(run.ledger, Ledger)) or 'nothing'}")

@@ -3,6 +3,7 @@
     write(folder, record) -> folder/report.html      `record` is run.json (its keys: see `outcome`)
     └── page             the head, then a file for each section, in the page's order:
         ├── tiles        the figures at the top
+        ├── improvement  the change since the run before, overall and by what was aimed at
         ├── scores       verdict, scores, comparisons, scores by source
         ├── shipping     the formats it ships in: size, speed, cost, quality
         ├── failures     where the student fails
@@ -27,6 +28,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.report.improvement import change
 from orchestrator.report.page import render
 from orchestrator.report.reproduce import command
 from orchestrator.report.scores import (
@@ -44,6 +46,7 @@ __all__ = [
     "MAIN_METRIC",
     "METRIC_TITLES",
     "VERDICTS",
+    "change",
     "command",
     "main_slice",
     "render",

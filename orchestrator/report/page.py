@@ -19,6 +19,7 @@ from orchestrator.report.data import data
 from orchestrator.report.examples import examples
 from orchestrator.report.failures import failures
 from orchestrator.report.generation import generation
+from orchestrator.report.improvement import improvement
 from orchestrator.report.leakage import leakage
 from orchestrator.report.reproduce import notes, reproduce
 from orchestrator.report.scores import comparisons, scores, slices, verdict_of
@@ -34,6 +35,7 @@ from orchestrator.report.words import date
 Section = Callable[[dict[str, Any]], Markup]
 
 SECTIONS: tuple[Section, ...] = (
+    improvement,
     scores,
     comparisons,
     slices,

@@ -37,6 +37,8 @@ def reproduce(record: dict[str, Any]) -> Markup:
 def command(record: dict[str, Any]) -> str:
     """The command line that starts the same run again, for the options that can be typed."""
     options = record.get("options") or {}
+    if options.get("improve"):
+        return _improving(record["name"], options)
     words = ["p2m run PROMPT_FILE", "--name", shlex.quote(record["name"])]
     for option, flag in (
         ("dataset", "--dataset"), ("model", "--model"), ("number", "--number"), ("max_rows_per_source", "--max-rows"),
@@ -64,6 +66,16 @@ def command(record: dict[str, Any]) -> str:
     words += ["--no-adapt"] if options.get("adapt") is False else []
     words += ["--data FILE" for name in record.get("artifacts") or {} if name.startswith("user-")]
     return " ".join(" ".join(words).split())
+
+
+def _improving(name: str, options: dict[str, Any]) -> str:
+    """The command of a run that improves another, which has most of its options from that one."""
+    words = ["p2m improve", shlex.quote(options["improve"]), "--name", shlex.quote(name)]
+    if options.get("number"):
+        words += ["--number", number(options["number"])]
+    if options.get("teacher_rows"):
+        words += ["--teacher-rows", number(options["teacher_rows"])]
+    return " ".join(words)
 
 
 def _notes(record: dict[str, Any]) -> list[str]:

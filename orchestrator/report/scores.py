@@ -29,6 +29,7 @@ METRIC_TITLES = {
 }
 CONTESTANT_TITLES = {
     "student": "Student",
+    "before": "Student before",
     "base": "Untuned base",
     "nearest_neighbour": "Nearest neighbour",
     "teacher": "Teacher (LLM)",
