@@ -212,7 +212,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """One point of the training history; losses are means per output token, `validation_exact_match` is a percentage."""
+    """One point of the history; losses are means per output token, `validation_exact_match` is a percentage."""
 
     step: int = 0
     epoch: float = 0.0

@@ -23,7 +23,7 @@ from services.kit.wire import from_message
 from tests.integration.conftest import PROMPT, Idle, IdleRuns, finished, read_record, stage
 from tests.integration.test_runs import raising
 
-Best = trainer_pb2.HyperParameters(learning_rate=2e-4, epochs=5.0, batch_tokens=2048)
+BEST = trainer_pb2.HyperParameters(learning_rate=2e-4, epochs=5.0, batch_tokens=2048)
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +49,11 @@ def services(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     async def prepare(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
         rows = self.rows()
         counts = [
-            trainer_pb2.SourceCount(source="squad", kind=1, split="train", rows=300),
-            trainer_pb2.SourceCount(source="generated", kind=2, split="train", rows=100),
-            trainer_pb2.SourceCount(source="generated", kind=2, split="test", rows=50),
+            trainer_pb2.SourceCount(source="squad", kind=trainer_pb2.DATASET_KIND_RETRIEVED, split="train", rows=300),
+            trainer_pb2.SourceCount(
+                source="generated", kind=trainer_pb2.DATASET_KIND_GENERATED, split="train", rows=100
+            ),
+            trainer_pb2.SourceCount(source="generated", kind=trainer_pb2.DATASET_KIND_GENERATED, split="test", rows=50),
         ]
         result = trainer_pb2.PrepareResult(train=rows, validation=rows, test=rows, counts=counts)
         async for event in self.stream(request, trainer_pb2.PrepareResponse, result):
@@ -61,7 +63,8 @@ def services(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append(request)
         trials = [
             trainer_pb2.Trial(
-                number=number, model=one.model, hyper_parameters=Best, state=1, validation_exact_match=50 + number,
+                number=number, model=one.model, hyper_parameters=BEST, state=trainer_pb2.TRIAL_STATE_COMPLETE,
+                validation_exact_match=50 + number,
                 validation_loss=0.5, seconds=2, parameters=10, size_bytes=40, cpu_latency_ms=one.cpu_latency_ms,
             )
             for number, one in enumerate(request.candidates)

@@ -131,7 +131,9 @@ def test_the_budget_is_kept(settings: Settings, request_: SearchRequest, monkeyp
     """When the time is up the trial under way ends within a step, is told as such, and does not win."""
     now = itertools.count()
     monkeypatch.setattr(search, "MOST_TRIALS", 100)
-    monkeypatch.setattr(search.time, "monotonic", lambda: next(now) * 0.5)  # each look at the clock takes half a second
+    monkeypatch.setattr(
+        "services.trainer.search.time.monotonic", lambda: next(now) * 0.5
+    )  # each look at the clock takes half a second
     result = search.search(replace(request_, budget_seconds=150.0), Context(settings))
     assert 1 <= len(result.trials) < 100
     assert result.seconds <= 150.0 + 10.0
@@ -143,7 +145,7 @@ def test_the_budget_is_kept(settings: Settings, request_: SearchRequest, monkeyp
 def test_too_little_time_for_any(settings: Settings, request_: SearchRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not one trial comes to its end there is no best, and the notes say so."""
     now = itertools.count()
-    monkeypatch.setattr(search.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("services.trainer.search.time.monotonic", lambda: float(next(now)))
     result = search.search(replace(request_, budget_seconds=3.0), Context(settings))
     assert result.best is None and result.pareto == ()
     assert [trial.state for trial in result.trials] == [TrialState.OUT_OF_TIME]
