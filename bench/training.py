@@ -14,7 +14,7 @@ bound_share             with --bound: tokens_per_second in percent of bare_token
 
 The bare loop's steps are taken in turn with the others, so that a busy machine slows down both. The data are rows of
 input and output. An encoder alone becomes an encoder-decoder, as in a run. Inputs and outputs are cut to L tokens, and
-to what the model can take. --batch-tokens makes batches as a run does, by their tokens and not their rows. With
+to what the model can take. Batches are made as in a run, by their tokens: T, or those of B rows on average. With
 --plain-outputs a WordPiece student does not learn where no space is: it has fewer tokens to write, and writes "n / a".
 """
 
@@ -43,11 +43,11 @@ def main() -> int:
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="JSON lines of input and output")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N rows")
     parser.add_argument("--epochs", required=True, type=int, metavar="E")
-    parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="rows in a step")
+    parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="rows in a step, on average")
     parser.add_argument("--max-length", required=True, type=int, metavar="L", help="most tokens of an input")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the trained model here")
     parser.add_argument("--bound", action="store_true", help="measure a bare loop too")
-    parser.add_argument("--batch-tokens", type=int, metavar="T", help="tokens in a step, in the place of rows")
+    parser.add_argument("--batch-tokens", type=int, metavar="T", help="tokens in a step, instead of B rows' mean")
     parser.add_argument("--plain-outputs", action="store_true", help="spell outputs as the model's own tokenizer does")
     parser.add_argument("--learning-rate", type=float, default=5e-5, metavar="R")
     args = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[str, Any]:
-    from services.trainer.batches import ANY_TOKENS, Plan, padding_share
+    from services.trainer.batches import Plan, padding_share
     from services.trainer.loop import adamw, in_passes, set_learning_rate, step
     from services.trainer.losses import OutputLoss
     from services.trainer.parallel import Team
@@ -81,8 +81,9 @@ def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[
     with tempfile.TemporaryDirectory(prefix="p2m-bench-") as folder:
         started = time.perf_counter()
         tokens = tokenise(student, PromptSpec(), rows, Path(folder) / "tokens")
-        limits = (args.batch_tokens, 1 << 30) if args.batch_tokens else (ANY_TOKENS, args.batch_size)
-        plan = Plan(tokens.lengths, limits[0], 0, args.epochs, limits[1])
+        # Batches of as many rows would give the few long outputs as little weight as the many short ones.
+        batch_tokens = args.batch_tokens or round(args.batch_size * float(tokens.lengths.sum(axis=1).mean()))
+        plan = Plan(tokens.lengths, batch_tokens, 0, args.epochs)
         seconds = time.perf_counter() - started
         module = team.join(OutputLoss(student))
         optimizer = adamw(student.model, args.learning_rate)
