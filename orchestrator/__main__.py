@@ -633,7 +633,7 @@ def _job(prompt: str, given: dict[str, Any]) -> Job:
         head="" if given["head"] == "auto" else given["head"],
         ask=given["ask"],
         adapt=given["adapt"],
-        prefer=common_pb2.Prefer.Value(f"PREFER_{given['prefer'].upper()}") if given["prefer"] else None,
+        prefer=common_pb2.Prefer.Value(f"PREFER_{(given['prefer'] or 'unspecified').upper()}"),
         mix=mixing.weights(given["mix"]),
         caps=mixing.caps(given["caps"]),
         keep_near_duplicates=given["keep_near_duplicates"],

@@ -53,7 +53,9 @@ def command(record: dict[str, Any]) -> str:
     if options.get("max_cpu_latency_ms"):
         words += ["--cpu-latency", f"{options['max_cpu_latency_ms']:.10g}ms"]
     for option, flag in (("caps", "--cap"), ("mix", "--mix")):
-        words += [f"{flag} {shlex.quote(f'{name}={number(value)}')}" for name, value in (options.get(option) or {}).items()]
+        words += [
+            f"{flag} {shlex.quote(f'{name}={number(value)}')}" for name, value in (options.get(option) or {}).items()
+        ]
     if options.get("languages"):
         words += ["--languages", shlex.quote(",".join(options["languages"]))]
     for option, flag in (

@@ -34,8 +34,8 @@ def export(folder: Path, out: Path, quantization: str = "int8") -> None:
         what = "classifiers" if kind == "classifier" else f"models of the kind {config.model_type!r}"
         raise FailedPrecondition(
             "EXPORT_UNSUPPORTED",
-            f"CTranslate2 has no converter for {what}; it takes {', '.join(FAMILIES)}. Take the format onnx-int8: it is "
-            "for all.",
+            f"CTranslate2 has no converter for {what}; it takes {', '.join(FAMILIES)}. Take the format onnx-int8: it "
+            "is for all.",
             field="format",
         )
     try:

@@ -94,7 +94,7 @@ def test_what_is_spared_is_little(clock: Clock) -> None:
 
 
 async def test_few_requests_are_made_of_a_server_with_few_places(settings: Settings) -> None:
-    """For 120 examples from a server that serves four at once, hardly more than half as many again as if that were told."""
+    """For 120 examples from a server that serves four at once, about half as many again as if that were told."""
     spec = PromptSpec("Name the colour among the words.", (Demonstration("lamp red door", "red"),))
     requests = []
     for told in (4, 512):
