@@ -79,6 +79,8 @@ async def test_one_process_and_six_give_the_same_bytes(tmp_path: Path) -> None:
     model = tiny_t5(tmp_path / "tiny")
     own: dict[str, Any] = {"openai_api_key": "a key", "threads": 1, "grace_s": 3.0, "hub_offline": True}
     own["catalogue"] = tmp_path / "catalogue"
+    # How many examples a request asks for follows the LLM's pace; one request at a time, it is the same everywhere.
+    own["llm_concurrency"] = 1
     async with ScriptedTeacher() as teacher:
         here = await run_on(Settings(**own, openai_base_url=teacher.url, home=tmp_path / "alone"), model)
     issued = Authority(tmp_path / "authority").issue("localhost")

@@ -74,7 +74,8 @@ async def test_the_run_of_a_killed_process_goes_on_where_it_was(idle_runs: IdleR
             await stack.client.start("killed", PROMPT, OPTIONS)
             run = await finished(stack.client, "killed")
     assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
-    assert dict(stack.calls) == {"trainer.TrainRequest": 1, "evaluator.EvaluateRequest": 1}
+    left = {"trainer.TrainRequest": 1, "evaluator.EvaluateRequest": 1}
+    assert dict(stack.calls) == left | {"trainer.ExportRequest": 1, "evaluator.MeasureRequest": 2}
 
 
 async def test_a_serving_orchestrator_takes_over_a_dead_ones_run(idle_runs: IdleRuns, idle_settings: Settings) -> None:

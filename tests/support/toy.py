@@ -29,7 +29,7 @@ from tests.support.jobs import Order, Outcome
 FULL_NAME = "p2m.generator.v1.GeneratorService"
 
 
-class Toy:
+class Toy(generator_pb2_grpc.GeneratorServiceServicer):
     """The service. `worked` counts pieces of work begun, `ended` those that ended in whatever way."""
 
     name = "generator"
