@@ -96,6 +96,8 @@ async def test_what_is_not_scored_stays(settings: Settings, answer: Any) -> None
 
 async def test_a_spent_allowance_ends_the_judging(settings: Settings) -> None:
     """Where the allowance ends amid the judging, rows that were not scored stay, and the result says so."""
+    # One request at a time: how many there are then depends on the answers alone.
+    settings = settings.model_copy(update={"llm_concurrency": 1})
     async with ScriptedTeacher({"examples": _examples, "scores": _scores}) as teacher:
         whole = await _judged(settings, teacher)
         spent = whole.ledger.requests
