@@ -66,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Artifac
     settings = Settings(home=folder, openai_base_url="", openai_api_key="", hub_offline=True, threads=1)
     artifacts = Artifacts.open(settings, "tests")
     rows = copy_rows(460)
-    asked = HyperParameters(learning_rate=3e-3, epochs=10, batch_tokens=512)
+    asked = HyperParameters(learning_rate=3e-3, epochs=16, batch_tokens=512)
     request = TrainRequest(
         "run/train", artifacts.put_rows(rows[:400]), artifacts.put_rows(rows[400:420]), SPEC,
         f"folder:{tiny_encoder(folder / 'encoder')}", asked,
