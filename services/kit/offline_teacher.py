@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -92,7 +93,7 @@ def _failed(what: str) -> Unavailable:
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()  # there is nothing in it to save
+            os.kill(process.pid, signal.SIGKILL)  # there is nothing in it to save; not process.kill(), see worker
         await process.wait()
     process._transport.close()  # type: ignore[attr-defined]
 

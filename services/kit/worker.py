@@ -188,7 +188,8 @@ async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
     """SIGTERM, then SIGKILL after the grace. A second cancellation does not cut it short."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            # Not process.terminate(): it looks whether the child has ended, and takes the status from the one who waits.
+            os.kill(process.pid, signal.SIGTERM)
         waiting = asyncio.ensure_future(_wait(process, grace_s))
         try:
             await asyncio.shield(waiting)
