@@ -188,7 +188,7 @@ async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
     """SIGTERM, then SIGKILL after the grace. A second cancellation does not cut it short."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            # Not process.terminate(): it looks whether the child has ended, and takes the status from the one who waits.
+            # Not process.terminate(): that takes the status of a child that has ended from the one who waits for it.
             os.kill(process.pid, signal.SIGTERM)
         waiting = asyncio.ensure_future(_wait(process, grace_s))
         try:
