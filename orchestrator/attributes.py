@@ -24,7 +24,7 @@ from services.kit.values import Allowance, Ledger
 from services.kit.wire import from_message, to_message
 
 if TYPE_CHECKING:
-    from orchestrator.steps import Step
+    from orchestrator.steps.step import Step
 
 log = logging.getLogger(__name__)
 

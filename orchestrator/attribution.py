@@ -26,7 +26,7 @@ from services.kit.errors import FailedPrecondition
 from services.kit.values import Progress
 
 if TYPE_CHECKING:
-    from orchestrator.steps import Step
+    from orchestrator.steps.step import Step
 
 METRIC = "exact_match"
 

@@ -23,7 +23,7 @@ from p2m.trainer.v1 import trainer_pb2
 from orchestrator.amounts import bytes_text
 from orchestrator.plain import plain
 from orchestrator.searching import chosen_model
-from orchestrator.steps import Outcome, Step
+from orchestrator.steps.step import Outcome, Step
 from services.kit.errors import InvalidArgument, P2MError
 
 FORMATS = {

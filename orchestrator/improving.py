@@ -19,8 +19,11 @@ from p2m.evaluator.v1 import evaluator_pb2
 from p2m.generator.v1 import generator_pb2
 from p2m.trainer.v1 import trainer_pb2
 
-from orchestrator import aiming, attributes, improve, leases, searching, steps
-from orchestrator.steps import Outcome, Step
+from orchestrator import aiming, attributes, improve, leases, searching
+from orchestrator.steps import evaluate as evaluating
+from orchestrator.steps import generate as generating
+from orchestrator.steps import prepare as preparing
+from orchestrator.steps.step import Outcome, Step, teacher_rows, wanted_examples
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition
 from services.kit.values import Allowance, Artifact, Row
@@ -52,7 +55,7 @@ async def models(step: Step) -> Outcome:
 
 async def generate(step: Step) -> Outcome:
     """Examples for each slice, a request a slice. FailedPrecondition where none came: there would be nothing new."""
-    slices = aiming.shares(improve.slices(step.parent), steps.wanted_examples(step.options))
+    slices = aiming.shares(improve.slices(step.parent), wanted_examples(step.options))
     rows = await asyncio.to_thread(_validation, step)
     names = [str(number) for number in range(len(slices))]
     weights = {name: float(share) for name, (_, share) in zip(names, slices, strict=True)}
@@ -66,7 +69,7 @@ async def generate(step: Step) -> Outcome:
         )
         for name, (one, share) in zip(names, slices, strict=True)
     ]  # fmt: skip
-    outcome = await steps.generated(step, requests, attributes.Steering())
+    outcome = await generating.generated(step, requests, attributes.Steering())
     if outcome.skipped:
         raise FailedPrecondition(
             "NOTHING_GENERATED",
@@ -105,16 +108,16 @@ async def prepare(step: Step) -> Outcome:
         request_id=f"{step.name}/prepare", sources=sources, locked=locked, spec=step.spec, seed=step.options.seed,
         keep_near_duplicates=step.options.keep_near_duplicates,
     )  # fmt: skip
-    return await steps.prepared(step, request)
+    return await preparing.prepared(step, request)
 
 
 async def evaluate(step: Step) -> Outcome:
     """The student beside the one before, on the same test rows, over all and by each slice that was aimed at."""
-    request = steps.evaluation(step)
+    request = evaluating.evaluation(step)
     student = ParseDict(step.parent["train"]["model"], common_pb2.Artifact())
     request.contestants.insert(1, evaluator_pb2.Contestant(name=BEFORE, model=student))
     request.slices.extend(one["name"] for one in step.done["generate"]["aimed"])
-    return await steps.evaluated(step, request)
+    return await evaluating.evaluated(step, request)
 
 
 def of_record(step: Step) -> dict[str, Any] | None:
@@ -133,7 +136,7 @@ def of_record(step: Step) -> dict[str, Any] | None:
 
 def _lease(step: Step) -> Allowance:
     """All there is, but for what the teacher's answers may cost: nothing is searched."""
-    stages = ("generate", "evaluate") if steps.teacher_rows(step.options) else ("generate",)
+    stages = ("generate", "evaluate") if teacher_rows(step.options) else ("generate",)
     return leases.split(step.left(), {stage: leases.SHARES[stage] for stage in stages})["generate"]
 
 

@@ -107,7 +107,9 @@ from p2m.run.v1 import run_pb2
 from orchestrator import constraints, exports, improving, model_card, searching
 from orchestrator import report as report_file
 from orchestrator.plain import plain
-from orchestrator.steps import SHOWN_DATASETS, SHOWN_MODELS, Outcome, Step
+from orchestrator.steps.datasets import SHOWN_DATASETS
+from orchestrator.steps.models import SHOWN_MODELS
+from orchestrator.steps.step import Outcome, Step
 from services.kit.artifacts import Artifacts
 from services.kit.metrics import exact_match_normalised
 from services.kit.values import Artifact, Ledger

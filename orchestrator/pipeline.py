@@ -24,10 +24,11 @@ from google.protobuf.json_format import ParseDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
-from orchestrator import exports, improving, outcome, steps
+from orchestrator import exports, improving, outcome
 from orchestrator.runs import Runs, open_engine
 from orchestrator.stages import Stages
-from orchestrator.steps import Outcome, Step
+from orchestrator.steps import datasets, evaluate, generate, models, parse, prepare, train
+from orchestrator.steps.step import Outcome, Step
 from services.kit.errors import Aborted
 from services.kit.settings import Settings
 from services.kit.status import as_p2m_error
@@ -40,13 +41,13 @@ log = logging.getLogger(__name__)
 VERSION = "2"
 
 _WORK: dict[str, Callable[[Step], Awaitable[Outcome]]] = {
-    "parse": steps.parse,
-    "datasets": steps.datasets,
-    "generate": steps.generate,
-    "models": steps.models,
-    "prepare": steps.prepare,
-    "train": steps.train,
-    "evaluate": steps.evaluate,
+    "parse": parse.parse,
+    "datasets": datasets.datasets,
+    "generate": generate.generate,
+    "models": models.models,
+    "prepare": prepare.prepare,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
     "export": exports.export,
     "report": outcome.report,
 }

@@ -15,7 +15,7 @@ from p2m.generator.v1 import generator_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator.stages import Stages
-from orchestrator.steps import wanted_examples
+from orchestrator.steps.step import wanted_examples
 from services.kit.errors import FailedPrecondition, NotFound
 
 SPLITS = ("train", "validation", "test")

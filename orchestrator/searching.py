@@ -20,7 +20,7 @@ from orchestrator.plain import plain
 from services.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from orchestrator.steps import Step
+    from orchestrator.steps.step import Step
 
 MOST_MODELS = 4
 SEARCHED = ("learning_rate", "epochs", "batch_tokens")

@@ -17,7 +17,8 @@ import pytest
 
 from bench.idle import idle
 from orchestrator import amounts, estimate
-from orchestrator.__main__ import _job, cli
+from orchestrator.__main__ import cli
+from orchestrator.cli.job import job_of
 from orchestrator.inputs import check_out
 from services.kit.errors import InvalidArgument
 from services.kit.settings import Settings
@@ -112,7 +113,7 @@ def test_options_become_the_runs_options() -> None:
     )
     context = run.make_context("run", typed.split())
     context.params.pop("prompt_file"), context.params.pop("dry_run")
-    options = _job(PROMPT, context.params).options
+    options = job_of(PROMPT, context.params).options
     assert (options.number, options.skip_datasets, options.skip_generation, options.lora, options.ask) == (
         40,
         True,
@@ -134,7 +135,7 @@ def test_options_become_the_runs_options() -> None:
 
     bare = run.make_context("run", ["p.txt"])
     bare.params.pop("prompt_file"), bare.params.pop("dry_run")
-    assert _job(PROMPT, bare.params).options.ByteSize() == 0
+    assert job_of(PROMPT, bare.params).options.ByteSize() == 0
 
 
 @pytest.mark.parametrize(
@@ -346,7 +347,7 @@ def test_what_is_switched_off_costs_nothing() -> None:
         "run", ["p", "--skip", "generate", "--skip", "datasets", "--data", "x", "--model", "m", "--teacher-rows", "0"]
     )
     context.params.pop("prompt_file"), context.params.pop("dry_run")
-    assert set(estimate.estimate(_job(PROMPT, context.params))) == {"parse"}
+    assert set(estimate.estimate(job_of(PROMPT, context.params))) == {"parse"}
 
 
 # -- runs
