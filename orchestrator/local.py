@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.service import RunService
-from services.kit import offline_teacher
+from services.kit import offline_teacher, telemetry
 from services.kit.server import Server
 from services.kit.settings import SERVICES, Settings
 
@@ -54,6 +54,8 @@ async def hosted(
     """
     ports = ports or {}
     async with AsyncExitStack() as stack:
+        if telemetry.start(settings, "p2m"):
+            stack.push_async_callback(asyncio.to_thread, telemetry.stop)
         given = {name: target for name in SERVICES if (target := getattr(settings, f"{name}_target"))}
         own = [name for name in SERVICES if name not in given]
         (settings, offline), _ = await asyncio.gather(_with_llm(settings, stack), asyncio.to_thread(_import, own))

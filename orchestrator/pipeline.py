@@ -29,6 +29,7 @@ from orchestrator.runs import Runs, open_engine
 from orchestrator.stages import Stages
 from orchestrator.steps import datasets, evaluate, generate, models, parse, prepare, train
 from orchestrator.steps.step import Outcome, Step
+from services.kit import telemetry
 from services.kit.errors import Aborted
 from services.kit.settings import Settings
 from services.kit.status import as_p2m_error
@@ -135,6 +136,7 @@ class Pipeline:
         except PortableWorkflowError as failure:
             error = run_pb2.RunError(**failure.data)  # type: ignore[arg-type]
             await asyncio.to_thread(self._runs.finish, name, run_pb2.RUN_STATE_FAILED, error=error)
+            telemetry.metrics.RUNS_ENDED.add(1, "failed")
         else:
             result = ParseDict(execution.done["report"]["result"], common_pb2.Artifact())
             measured = execution.done["evaluate"]
@@ -142,6 +144,7 @@ class Pipeline:
             await asyncio.to_thread(
                 self._runs.finish, name, run_pb2.RUN_STATE_SUCCEEDED, result=result, verdict=verdict
             )
+            telemetry.metrics.RUNS_ENDED.add(1, "succeeded")
         finally:
             if self._tasks.get(name) is task:
                 del self._tasks[name]
@@ -161,23 +164,26 @@ class Pipeline:
             return str(answer)
 
         try:
-            async with _Reporter(self._runs, name, stage) as report:
-                standing = await asyncio.to_thread(self._runs.get, name)
-                parent = await self._parent(stored.options.improve)
-                step = Step(
-                    name,
-                    stored.prompt,
-                    stored.options,
-                    done,
-                    spent,
-                    standing,
-                    self._stages,
-                    self._settings,
-                    report,
-                    ask,
-                    parent,
-                )
-                result = await (_IMPROVING if parent else {}).get(stage, _WORK[stage])(step)
+            with telemetry.stage(name, stored.created_at, stage) as observed:
+                async with _Reporter(self._runs, name, stage) as report:
+                    standing = await asyncio.to_thread(self._runs.get, name)
+                    parent = await self._parent(stored.options.improve)
+                    step = Step(
+                        name,
+                        stored.prompt,
+                        stored.options,
+                        done,
+                        spent,
+                        standing,
+                        self._stages,
+                        self._settings,
+                        report,
+                        ask,
+                        parent,
+                    )
+                    result = await (_IMPROVING if parent else {}).get(stage, _WORK[stage])(step)
+                if result.skipped:
+                    observed.skipped()
         except Exception as error:
             known = as_p2m_error(error)
             failed = run_pb2.STAGE_STATE_FAILED

@@ -24,10 +24,12 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2, run_pb2_grpc
 
 from orchestrator import attributes, constraints, exports, improve, mixing, run_data
+from orchestrator.counts import by_state
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
 from orchestrator.stages import Stages
+from services.kit import telemetry
 from services.kit.artifacts import Artifacts
 from services.kit.errors import InvalidArgument, NotFound, P2MError
 from services.kit.settings import Settings
@@ -73,6 +75,7 @@ class RunService:
         self._pipeline = Pipeline(self._settings, self._runs, self._stages)
         await self._pipeline.launch()
         self._heart = asyncio.create_task(self._beat())
+        telemetry.metrics.RUNS.watch(self._runs, by_state)
 
     async def close(self) -> None:
         """Stops what runs here without losing anything."""
@@ -102,6 +105,8 @@ class RunService:
         if parent is not None:
             await self._check_parent(parent, name)
         if await asyncio.to_thread(self._runs.add, name, digest, prompt, options):
+            if telemetry.tracing():
+                telemetry.began(name, (await asyncio.to_thread(self._runs.stored, name)).created_at)
             await self._running().start(name, f"{name}#1")
         else:
             await self._go_on(await asyncio.to_thread(self._runs.stored, name), digest, options)
@@ -124,6 +129,7 @@ class RunService:
         run = await asyncio.to_thread(self._runs.cancel, request.name)
         if run.state in UNFINISHED:
             await self._running().cancel(run.name, run.workflow)
+            telemetry.metrics.RUNS_ENDED.add(1, "cancelled")
         return run_pb2.CancelResponse(run=await asyncio.to_thread(self._runs.get, request.name))
 
     async def List(self, request: run_pb2.ListRequest, context: Any) -> run_pb2.ListResponse:
@@ -200,6 +206,7 @@ class RunService:
         for run in left if self._adopt else ():
             with contextlib.suppress(P2MError):  # a faster survivor has it
                 await self._take_up(run, run.options)
+                telemetry.metrics.RUNS_TAKEN_OVER.add(1)
                 log.info("took over the run %s of a process that is gone", run.name)
         if self._adopt or not left:
             await self._running().forget(executor)

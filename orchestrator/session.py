@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from orchestrator.client import RunClient
 from orchestrator.terminal import FAILED, STOPPED, Terminal, quiet, status_of
+from services.kit import logs
 from services.kit.errors import InvalidArgument, P2MError, Unavailable
 from services.kit.settings import SERVICES, Settings
 
@@ -31,6 +32,8 @@ def execute(command: Command) -> int:
     """Runs a command to its exit status. No traceback reaches the terminal: what nobody foresaw goes to the log."""
     settings = load_settings()
     with quiet(settings.home_folder / "p2m.log", settings.log_level) as terminal:
+        if settings.log_format == "json":
+            logs.as_json()
         try:
             return asyncio.run(_interruptible(command, terminal, settings))
         except P2MError as error:

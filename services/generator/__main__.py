@@ -14,7 +14,7 @@ from services.kit.settings import Settings
 def main() -> int:
     """Serves until SIGTERM; returns the exit status."""
     settings = Settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     return asyncio.run(serve(GeneratorService(settings), settings))
 
 

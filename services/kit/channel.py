@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.kit import telemetry
 from services.kit.errors import Internal, NoFreeSlot, P2MError, Unavailable
 from services.kit.security import channel_credentials
 from services.kit.server import KEEPALIVE, MAX_MESSAGE_BYTES
@@ -87,9 +88,11 @@ async def unary(
     """One call, waiting for a replica and a free slot within the deadline. Raises P2MError."""
 
     async def call(remaining_s: float) -> Any:
-        return await method(request, timeout=remaining_s, wait_for_ready=True, metadata=metadata)
+        carried = (*metadata, *telemetry.carried())
+        return await method(request, timeout=remaining_s, wait_for_ready=True, metadata=carried)
 
-    return await _with_free_slot(call, timeout_s)
+    with telemetry.calling(method) as called:
+        return await _with_free_slot(call, timeout_s, called)
 
 
 async def stream(
@@ -101,7 +104,7 @@ async def stream(
     """
 
     async def call(remaining_s: float) -> Any:
-        stream_call = method(request, timeout=remaining_s, wait_for_ready=True)
+        stream_call = method(request, timeout=remaining_s, wait_for_ready=True, metadata=telemetry.carried())
         try:
             async for response in stream_call:
                 if response.WhichOneof("event") == "result":
@@ -113,10 +116,11 @@ async def stream(
             "NO_RESULT", "The stream ended without a result: this implementation breaks the proto's contract."
         )
 
-    return await _with_free_slot(call, timeout_s)
+    with telemetry.calling(method) as called:
+        return await _with_free_slot(call, timeout_s, called)
 
 
-async def _with_free_slot(call: Callable[[float], Any], timeout_s: float) -> Any:
+async def _with_free_slot(call: Callable[[float], Any], timeout_s: float, called: telemetry.Observed) -> Any:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     attempt = 0
@@ -127,6 +131,7 @@ async def _with_free_slot(call: Callable[[float], Any], timeout_s: float) -> Any
             error: P2MError = from_rpc_error(rpc_error)
         if not isinstance(error, NoFreeSlot):
             raise error
+        called.waits()
         # The first few tries go to siblings at once (round robin); then all are busy and waiting is right.
         attempt += 1
         delay = 0.02 if attempt < 4 else (error.retry_after or 1.0) * random.uniform(0.5, 1.5)

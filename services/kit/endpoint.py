@@ -32,6 +32,7 @@ from services.kit.prices import is_loopback
 from services.kit.refusals import Again, Means, overflows
 from services.kit.settings import Settings
 from services.kit.structured import Schema, closed, is_strict
+from services.kit.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,9 @@ class Endpoint:
         self._renamed: dict[str, str | None] = {}  # parameters that this LLM calls otherwise, or does not take
         self._samplers: dict[str, float] = {}  # what keeps this server's LLM from copying its prompt
         self._beyond_prompt: dict[str, float] = {}  # by schema: tokens of late, less the estimate of the prompt
+        llm = (self.llm,)
+        metrics.LLM_IN_FLIGHT.watch(self.concurrency, lambda of: {llm: of.in_flight})
+        metrics.LLM_WINDOW.watch(self.concurrency, lambda of: {llm: of.window})
         self._client = openai.AsyncOpenAI(
             api_key=self._means.key or "none",
             base_url=self.url,

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
+from services.kit import telemetry
 from services.kit.artifacts import Artifacts
 from services.kit.budget import Budget
 from services.kit.concurrency import Concurrency
@@ -82,6 +83,7 @@ class Teacher:
         self.name = settings.llm
         self.price = price_of(settings.llm, base_url(settings), settings)
         self.settings = settings
+        self.service = artifacts.service
         self._artifacts = artifacts
         self._endpoint: Endpoint | None = None
         self._journals: WeakSet[Journal] = WeakSet()
@@ -201,11 +203,13 @@ class Session:
 
         def read(ask: Ask, body: dict[str, Any], price: Price) -> Entry:
             try:
-                return self._judge(ask, endpoint, endpoint.read(body, ask), price)
+                entry = self._judge(ask, endpoint, endpoint.read(body, ask), price)
             except Again as again:
                 used = body["usage"]
                 cost = self._budget.cost(used.get("prompt_tokens", 0), used.get("completion_tokens", 0), price)
-                return Entry(ask.key, invalid=again.error.message, cost=replace(cost, invalid=1))
+                entry = Entry(ask.key, invalid=again.error.message, cost=replace(cost, invalid=1))
+            telemetry.by_batch(teacher.service, teacher.name, entry.cost)
+            return entry
 
         return Waves(
             endpoint.batches(), endpoint, self._journal, stored, self._budget, teacher.price.by_batch, read,
@@ -223,6 +227,7 @@ class Session:
         entry = stored.get(ask.key)
         if entry is not None:
             self._budget.spent += Ledger(replayed=1)
+            telemetry.metrics.LLM_REPLAYED.add(1, self._teacher.service, self._teacher.name)
         else:
             entry = await self._paid(ask)
             stored[ask.key] = entry
@@ -268,21 +273,26 @@ class Session:
         try:
             await self._rates.enter(lambda: prompt_tokens + ask.max_tokens)
             async with endpoint.turn(ask):
-                try:
-                    reply = await endpoint.send(ask)
-                except (Again, asyncio.CancelledError) as error:
-                    if not isinstance(error, Again) or error.may_be_paid:
-                        # The server may charge for all that it wrote until it learned that nobody listens.
-                        spent = reserved
-                        self._journal.append(Entry(ask.key, lost=True, cost=spent))
-                    raise
-                entry = self._judge(ask, endpoint, reply)
-                spent = entry.cost
+                with telemetry.asking(self._teacher.service, self._teacher.name) as asked:
+                    try:
+                        reply = await endpoint.send(ask)
+                    except (Again, asyncio.CancelledError) as error:
+                        if isinstance(error, Again):
+                            asked.failed(error.error.code, error.kind)
+                        if not isinstance(error, Again) or error.may_be_paid:
+                            # The server may charge for all that it wrote until it learned that nobody listens.
+                            spent = reserved
+                            self._journal.append(Entry(ask.key, lost=True, cost=spent))
+                        raise
+                    entry = self._judge(ask, endpoint, reply)
+                    spent = entry.cost
+                    asked.answered(spent)
                 # The place is kept until the answer is stored: a crash then loses no more than places.
                 await self._journal.append(entry)
                 return entry
         finally:
             self._budget.settle(reserved, spent)
+            telemetry.spent(self._teacher.service, self._teacher.name, spent)
             used = spent.prompt_tokens + spent.completion_tokens
             self._rates.tokens.take(used - prompt_tokens - ask.max_tokens)
 

@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.kit import telemetry
 from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.security import TokenInterceptor, server_credentials
 from services.kit.settings import Settings, port_of
@@ -63,6 +64,7 @@ class Server:
         self.service = service
         self.port = 0
         self._settings = settings
+        self._observed = False
         age_ms = int(settings.connection_age_s * 1000)
         interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
         token = settings.token.get_secret_value()
@@ -85,6 +87,7 @@ class Server:
 
     async def start(self, port: int | None = None) -> None:
         """Binds (port 0: any free one), warms up, then is SERVING. FailedPrecondition when the port is taken."""
+        self._observed = telemetry.start(self._settings, telemetry.known_as(self.service.name))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (self.service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -102,6 +105,9 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_s)
         await self.service.close()
+        if self._observed:
+            self._observed = False
+            await asyncio.to_thread(telemetry.stop)
 
     def _bind(self, port: int) -> int:
         address = f"{self._settings.host}:{port}"

@@ -114,6 +114,14 @@ class Settings(BaseSettings):
         600.0, description="Without a question for so long the demo's model is dropped from memory."
     )
     log_level: str = "INFO"
+    log_format: str = Field("text", pattern="^(text|json)$", description="text: for people; json: one object a line.")
+    otlp_endpoint: str = Field(
+        "", description="Where traces go: an OpenTelemetry collector's URL, http://host:4317; empty: none are made."
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of Prometheus metrics, over plain HTTP; 0: any free one; unset: none."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that the metrics' port binds.")
 
     @property
     def home_folder(self) -> Path:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from google.protobuf.json_format import MessageToJson, Parse
 from google.protobuf.message import Message
 
+from services.kit import telemetry
 from services.kit.artifacts import Artifacts, check_key
 from services.kit.errors import Aborted, AlreadyExists, DataLoss, InvalidArgument, NotFound
 from services.kit.slots import Slots
@@ -41,6 +42,9 @@ class Stage:
     def __init__(self, artifacts: Artifacts, slots: Slots) -> None:
         self.artifacts = artifacts
         self.slots = slots
+        service = (artifacts.service,)
+        telemetry.metrics.SLOTS.watch(slots, lambda of: {service: of.number})
+        telemetry.metrics.SLOTS_TAKEN.watch(slots, lambda of: {service: of.taken})
 
     async def unary(
         self,
@@ -54,8 +58,10 @@ class Stage:
         `keep` is false of a response that a larger allowance would better: the same request then goes on.
         """
         key, content = _identity(request)
+        telemetry.asked_for(key)
         stored = await asyncio.to_thread(self._stored, key, content, response_type)
         if stored is not None:
+            telemetry.reused(self.artifacts.service)
             return stored
         with self.slots.take():
             attempt = await asyncio.to_thread(self._begin, key, content)
@@ -73,8 +79,10 @@ class Stage:
     ) -> AsyncGenerator[Any, None]:
         """Progress of `work`, then its result, stored where `keep` says so; or the stored result at once."""
         key, content = _identity(request)
+        telemetry.asked_for(key)
         stored = await asyncio.to_thread(self._stored, key, content, result_type)
         if stored is not None:
+            telemetry.reused(self.artifacts.service)
             yield response_type(result=stored)
             return
         with self.slots.take():

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from services.kit import telemetry
 from services.kit.errors import (
     Cancelled,
     Internal,
@@ -119,22 +120,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return handler
         # Bytes in and bytes out: what is raised while a message is read or written must not leave as UNKNOWN either.
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_stream(handler))
-        return grpc.unary_unary_rpc_method_handler(_unary(handler))
+            return grpc.unary_stream_rpc_method_handler(_stream(handler, details.method))
+        return grpc.unary_unary_rpc_method_handler(_unary(handler, details.method))
 
 
-def _unary(handler: Any) -> Any:
+def _unary(handler: Any, method: str) -> Any:
     async def call(data: bytes, context: Any) -> Any:
-        async with _errors(context):
+        async with _errors(method, context):
             return _serialized(handler, await handler.unary_unary(_deserialized(handler, data), context))
 
     return call
 
 
-def _stream(handler: Any) -> Any:
+def _stream(handler: Any, method: str) -> Any:
     async def call(data: bytes, context: Any) -> AsyncIterator[Any]:
         async with (
-            _errors(context),
+            _errors(method, context),
             contextlib.aclosing(handler.unary_stream(_deserialized(handler, data), context)) as responses,
         ):
             async for response in responses:
@@ -144,19 +145,23 @@ def _stream(handler: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _errors(context: Any) -> AsyncIterator[None]:
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        # Of a call that nobody cancelled, gRPC would send no status at all, and its caller would wait.
-        if task is not None and not task.cancelling():
-            await _abort(context, Cancelled("CANCELLED", "The work was cancelled inside of the service."))
-        raise
-    except Exception as error:
-        await _abort(context, as_p2m_error(error))
+async def _errors(method: str, context: Any) -> AsyncIterator[None]:
+    with telemetry.served(method, context) as call:
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except asyncio.CancelledError:
+            call.failed("CANCELLED", "CANCELLED")
+            task = asyncio.current_task()
+            # Of a call that nobody cancelled, gRPC would send no status at all, and its caller would wait.
+            if task is not None and not task.cancelling():
+                await _abort(context, Cancelled("CANCELLED", "The work was cancelled inside of the service."))
+            raise
+        except Exception as error:
+            known = as_p2m_error(error)
+            call.failed(known.code, known.reason)
+            await _abort(context, known)
 
 
 def _deserialized(handler: Any, data: bytes) -> Any:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, get_type_hints
 
-from services.kit import logs
+from services.kit import logs, telemetry
 from services.kit.errors import Cancelled, Internal, P2MError, ResourceExhausted, Unavailable, from_os_error, rebuild
 from services.kit.settings import Settings
 from services.kit.values import Progress
@@ -87,20 +87,21 @@ async def run(
     Raises what the child raised, Unavailable when it was killed, or Internal when it died by itself. On cancellation:
     SIGTERM at once, SIGKILL after the grace.
     """
-    process = await _spawn(function)
-    try:
-        await _send(process, {"settings": settings.reveal()})
-        await _send(process, {"request": json.loads(to_json(request))})
-        while message := await _receive(process):
-            if "progress" in message:
-                report(from_json(json.dumps(message["progress"]), Progress))
-            elif "error" in message:
-                raise rebuild(**message["error"])
-            else:
-                return from_json(json.dumps(message["result"]), result_type)
-        raise _died(function, await process.wait())
-    finally:
-        await _end(process, settings.grace_s)
+    with telemetry.working(function):
+        process = await _spawn(function)
+        try:
+            await _send(process, {"settings": settings.reveal()})
+            await _send(process, {"request": json.loads(to_json(request)), **telemetry.handed()})
+            while message := await _receive(process):
+                if "progress" in message:
+                    report(from_json(json.dumps(message["progress"]), Progress))
+                elif "error" in message:
+                    raise rebuild(**message["error"])
+                else:
+                    return from_json(json.dumps(message["result"]), result_type)
+            raise _died(function, await process.wait())
+        finally:
+            await _end(process, settings.grace_s)
 
 
 class Resident:
@@ -122,7 +123,7 @@ class Resident:
         async with self._lock:
             process = await self._started()
             try:
-                await _send(process, {"request": json.loads(to_json(request))})
+                await _send(process, {"request": json.loads(to_json(request)), **telemetry.handed()})
                 message = await _receive(process)
             except asyncio.CancelledError:
                 # The answer would come to the next one who asks.
@@ -247,7 +248,8 @@ def main(target: str) -> int:
     if not (first := lines.get()):
         return 1
     settings = Settings.model_validate(json.loads(first)["settings"])
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
+    observed = telemetry.start(settings, target.removeprefix("services.").partition(".")[0], worker=True)
     context = WorkerContext(settings, send)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
     threading.Thread(target=_end_with_parent, args=(ended, context), daemon=True).start()
@@ -255,16 +257,22 @@ def main(target: str) -> int:
         module, name = target.split(":")
         hosted = getattr(importlib.import_module(module), name)
         if isinstance(hosted, type):
-            return _answer(hosted, lines, context, send)
+            return _answer(hosted, target, lines, context, send)
         if not (line := lines.get()):
             return 1
-        send({"result": json.loads(to_json(hosted(_request(line, hosted), context)))})
+        message = json.loads(line)
+        with telemetry.received(message.get("where"), target):
+            result = hosted(_request(message, hosted), context)
+        send({"result": json.loads(to_json(result))})
         return 0
     except BrokenPipeError:  # the parent is gone
         return 1
     except BaseException as error:
         send(_error(error))
         return 1
+    finally:
+        if observed:
+            telemetry.stop()
 
 
 def _read_lines(lines: queue.SimpleQueue[bytes], ended: threading.Event) -> None:
@@ -294,7 +302,11 @@ def _end_with_parent(ended: threading.Event, context: WorkerContext) -> None:
 
 
 def _answer(
-    hosted: type[Any], lines: queue.SimpleQueue[bytes], context: WorkerContext, send: Callable[[dict[str, Any]], None]
+    hosted: type[Any],
+    target: str,
+    lines: queue.SimpleQueue[bytes],
+    context: WorkerContext,
+    send: Callable[[dict[str, Any]], None],
 ) -> int:
     context.resident = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to save: end at once
@@ -302,7 +314,10 @@ def _answer(
     send({"ready": True})
     while line := lines.get():
         try:
-            send({"result": json.loads(to_json(answers.answer(_request(line, answers.answer))))})
+            message = json.loads(line)
+            with telemetry.received(message.get("where"), target):
+                answer = answers.answer(_request(message, answers.answer))
+            send({"result": json.loads(to_json(answer))})
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -310,9 +325,9 @@ def _answer(
     return 0
 
 
-def _request(line: bytes, function: Callable[..., Any]) -> Any:
-    """The request on a line, of the type that the function's first annotation names."""
-    return from_json(json.dumps(json.loads(line)["request"]), next(iter(get_type_hints(function).values())))
+def _request(message: dict[str, Any], function: Callable[..., Any]) -> Any:
+    """The request of a message, of the type that the function's first annotation names."""
+    return from_json(json.dumps(message["request"]), next(iter(get_type_hints(function).values())))
 
 
 def _error(error: BaseException) -> dict[str, Any]:

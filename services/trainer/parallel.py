@@ -136,7 +136,7 @@ def main() -> int:
     os.dup2(2, 1)
     job = json.loads(os.environ.pop(_JOB))
     settings = Settings.model_validate(job["settings"])
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     # Some weights take no part: an encoder's pooler, an expert that no token was sent to.
     joined = DistributedDataParallelKwargs(find_unused_parameters=True)
     team = Team(Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[joined]))
