@@ -182,7 +182,7 @@ def _check_items(field: FieldDescriptor, value: Any, bound: Items, name: str) ->
     if field.type == FieldDescriptor.TYPE_STRING:
         for place, text in enumerate(value):
             _check_length(text, bound.characters, f"{name}[{place}]")
-    elif field.message_type.GetOptions().map_entry:
+    elif field.message_type is not None and field.message_type.GetOptions().map_entry:
         of_entry = BOUNDS.get(field.message_type.full_name, {}).get("value")
         for key, held in value.items():
             _check_length(key, bound.characters, f"{name}'s key")

@@ -1,6 +1,6 @@
 """A channel as every caller dials it: round robin over all replicas, health checks, keepalive, retries, deadlines.
 
-    dial("trainer:50055", settings)            a grpc.aio channel
+    dial("trainer:50055", settings)            a grpc.aio channel; with TLS, of the certificate as it is at each call
     unary(stub.Parse, request, timeout_s)      one call; errors are those of `errors`
     stream(stub.Train, request, ..., report)   a long call: reports progress, returns the result
 
@@ -21,8 +21,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.kit import telemetry
+from services.kit.certificates import Certificates, RotatingChannel, channel_credentials
 from services.kit.errors import Internal, NoFreeSlot, P2MError, Unavailable
-from services.kit.security import channel_credentials
+from services.kit.security import uses_tls
 from services.kit.server import KEEPALIVE, MAX_MESSAGE_BYTES
 from services.kit.settings import Settings
 from services.kit.status import from_rpc_error
@@ -70,10 +71,11 @@ def dial(target: str, settings: Settings) -> grpc.aio.Channel:
         ("grpc.use_local_subchannel_pool", 1),
     ]
     address = target if "://" in target or target.startswith(("unix:", "ipv4:", "ipv6:")) else f"dns:///{target}"
-    credentials = channel_credentials(settings)
-    if credentials:
-        return grpc.aio.secure_channel(address, credentials, options)
-    return grpc.aio.insecure_channel(address, options)
+    if not uses_tls(settings):
+        return grpc.aio.insecure_channel(address, options)
+    return RotatingChannel(
+        Certificates(settings), lambda files: grpc.aio.secure_channel(address, channel_credentials(files), options)
+    )
 
 
 def token_metadata(settings: Settings) -> tuple[tuple[str, str], ...]:

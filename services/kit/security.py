@@ -1,4 +1,4 @@
-"""Who may talk to whom: mutual TLS between services, a bearer token on RunService.
+"""Who may talk to whom: mutual TLS between services, bearer tokens on RunService.
 
 Plaintext binds only to loopback. With the three TLS settings every connection is mutual TLS: each side shows a
 certificate that the other's authority signed.
@@ -6,16 +6,18 @@ certificate that the other's authority signed.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from services.kit import certificates
+from services.kit.certificates import Certificates
 from services.kit.errors import FailedPrecondition, Unauthenticated
+from services.kit.refused import refused
 from services.kit.settings import Settings
+from services.kit.tokens import CALLER, Tokens
 
 
 def uses_tls(settings: Settings) -> bool:
@@ -36,10 +38,12 @@ def uses_tls(settings: Settings) -> bool:
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Credentials that ask the client for its certificate; None for plaintext, which only loopback may use."""
+    """Credentials that ask the client for its certificate; None for plaintext, which only loopback may use.
+
+    The files are looked at again at every handshake (see `certificates`).
+    """
     if uses_tls(settings):
-        ca, certificate, key = _files(settings)
-        return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+        return certificates.server_credentials(Certificates(settings))
     if not _is_loopback(settings.host):
         raise FailedPrecondition(
             "PLAINTEXT", f"Without TLS a service binds to loopback only, not to {settings.host}. Set P2M_TLS_CA, "
@@ -48,19 +52,14 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
     return None
 
 
-def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
-    """Credentials that show this process's certificate; None for plaintext."""
-    if not uses_tls(settings):
-        return None
-    ca, certificate, key = _files(settings)
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
-
-
 class TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls to one service (and lets health checks through) that do not bear the token."""
+    """Refuses calls to one service (and lets health checks through) that do not bear a known token.
 
-    def __init__(self, token: str, service: str) -> None:
-        self._expected = f"Bearer {token}"
+    Who the caller is stands in `tokens.CALLER` while its call is served.
+    """
+
+    def __init__(self, tokens: Tokens, service: str) -> None:
+        self._tokens = tokens
         self._prefix = f"/{service}/"
 
     async def intercept_service(
@@ -69,38 +68,37 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(details)
-        given = dict(details.invocation_metadata or ()).get("authorization", "")
-        known = hmac.compare_digest(str(given).encode(), self._expected.encode())
-        if handler is None or known or not details.method.startswith(self._prefix):
+        if handler is None or not details.method.startswith(self._prefix):
             return handler
-        return _refuse(handler)
+        given = str(dict(details.invocation_metadata or ()).get("authorization", ""))
+        kind, _, token = given.partition(" ")
+        caller = self._tokens.caller(token) if kind == "Bearer" else None
+        if caller is None:
+            return _refuse(handler, details.method)
+        CALLER.set(caller)  # a call is served by a task of its own
+        return handler
 
 
-def _refuse(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+def _refuse(handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
     error = Unauthenticated("BAD_TOKEN", "The bearer token is missing or wrong. Set P2M_TOKEN to the server's token.")
 
     async def unary(request: Any, context: Any) -> Any:
+        refused("BAD_TOKEN", method, context.peer())
         raise error
 
     async def stream(request: Any, context: Any) -> Any:
+        refused("BAD_TOKEN", method, context.peer())
         raise error
         yield
 
-    # Messages are read and written by ErrorInterceptor, which stands before this one.
+    # Messages are read and written by ErrorInterceptor, which stands before this one. Of a stranger none is read.
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
-    return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(stream, _unread, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(unary, _unread, handler.response_serializer)
 
 
-def _files(settings: Settings) -> tuple[bytes, bytes, bytes]:
-    def read(path: Path | None) -> bytes:
-        assert path is not None
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise FailedPrecondition("TLS_FILE", f"The TLS file {path} cannot be read: {error.strerror}.") from error
-
-    return read(settings.tls_ca), read(settings.tls_certificate), read(settings.tls_key)
+def _unread(data: bytes) -> bytes:
+    return data
 
 
 def _is_loopback(host: str) -> bool:

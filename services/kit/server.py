@@ -22,6 +22,7 @@ from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.security import TokenInterceptor, server_credentials
 from services.kit.settings import Settings, port_of
 from services.kit.status import ErrorInterceptor
+from services.kit.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,8 @@ class Server:
         self._observed = False
         age_ms = int(settings.connection_age_s * 1000)
         interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
-        token = settings.token.get_secret_value()
-        if token and service.name == "run":
-            interceptors.append(TokenInterceptor(token, service.full_name))
+        if service.name == "run" and (tokens := Tokens(settings)):
+            interceptors.append(TokenInterceptor(tokens, service.full_name))
         self._server = grpc.aio.server(
             interceptors=interceptors,
             options=[

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM of this process's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM of its private key.")
     token: SecretStr = Field(SecretStr(""), description="Bearer token of RunService; empty: none is asked for.")
+    tokens: Path | None = Field(
+        None, description="File of NAME TOKEN lines: RunService knows its callers by name, and each has its own runs."
+    )
 
     parser_target: str = ""
     dataset_retriever_target: str = ""

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.kit import telemetry
+from services.kit import bounds, telemetry
 from services.kit.errors import (
     Cancelled,
     Internal,
@@ -166,9 +166,12 @@ async def _errors(method: str, context: Any) -> AsyncIterator[None]:
 
 def _deserialized(handler: Any, data: bytes) -> Any:
     try:
-        return handler.request_deserializer(data)
+        request = handler.request_deserializer(data)
     except Exception as error:
         raise InvalidArgument("BAD_MESSAGE", f"The request's {len(data)} bytes are no message of its type.") from error
+    if isinstance(request, Message):
+        bounds.check(request)
+    return request
 
 
 def _serialized(handler: Any, response: Any) -> Any:

@@ -63,6 +63,7 @@ def bounded() -> list[FieldDescriptor]:
 @pytest.mark.parametrize("field", bounded(), ids=lambda field: field.full_name)
 def test_every_field_has_a_bound_that_is_kept(field: FieldDescriptor) -> None:
     """One character, item or step more than the bound is INVALID_ARGUMENT, and the field is named; the bound is not."""
+    assert field.containing_type is not None
     bound = BOUNDS.get(field.containing_type.full_name, {}).get(field.name)
     assert bound is not None, f"{field.full_name} has no bound in services/kit/bounds.py"
     if field.containing_type.GetOptions().map_entry:
@@ -124,6 +125,7 @@ async def test_a_server_checks_before_it_works(settings: Settings) -> None:
 
 def holding(field: FieldDescriptor, value: Any) -> Any:
     """A message with nothing but this field."""
+    assert field.containing_type is not None
     message = message_factory.GetMessageClass(field.containing_type)()
     if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
         getattr(message, field.name).update(value)

@@ -147,7 +147,8 @@ async def test_a_message_of_eight_megabytes_passes_and_one_too_large_is_refused(
     async with hosted(Toy(settings)) as server, dial(f"127.0.0.1:{server.port}", settings) as channel:
         stub = GeneratorServiceStub(channel)
         request = ask("answer")
-        request.spec.language = "x" * (8 << 20)
+        for _ in range(42):
+            request.spec.demonstrations.add(input="x" * 200_000)
         await stream(stub.Generate, request)
         request.spec.language = "x" * (20 << 20)
         with pytest.raises(grpc.RpcError) as raised:
