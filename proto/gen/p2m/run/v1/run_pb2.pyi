@@ -609,6 +609,7 @@ class Run(_message.Message):
     LEDGER_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     state: Global___RunState.ValueType
@@ -617,6 +618,8 @@ class Run(_message.Message):
     """The prompt's first 200 characters."""
     verdict: _builtins.str
     """The verdict in one line, once there is one."""
+    owner: _builtins.str
+    """Who started it: the name of their token; empty where tokens have no names."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Its stages, in order."""
@@ -659,10 +662,11 @@ class Run(_message.Message):
         ledger: _common_pb2.Ledger | None = ...,
         prompt: _builtins.str = ...,
         verdict: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "ledger", b"ledger", "question", b"question", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "ledger", b"ledger", "name", b"name", "prompt", b"prompt", "question", b"question", "result", b"result", "stages", b"stages", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "ledger", b"ledger", "name", b"name", "owner", b"owner", "prompt", b"prompt", "question", b"question", "result", b"result", "stages", b"stages", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

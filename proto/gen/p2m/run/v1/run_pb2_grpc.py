@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RunServiceStub:
-    """The job API. A run is durable: it survives its orchestrator.
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
     """
 
     def __init__(self, channel):
@@ -73,7 +74,8 @@ class RunServiceStub:
 
 
 class RunServiceServicer:
-    """The job API. A run is durable: it survives its orchestrator.
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
     """
 
     def Start(self, request, context):
@@ -174,7 +176,8 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService:
-    """The job API. A run is durable: it survives its orchestrator.
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """The job API. A run is durable: it survives its orchestrator."""
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -54,7 +56,9 @@ class RunServiceStub:
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """The job API. A run is durable: it survives its orchestrator."""
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRequest, _run_pb2.StartResponse]  # type: ignore[assignment]
@@ -77,7 +81,9 @@ class RunServiceAsyncStub(RunServiceStub):
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The job API. A run is durable: it survives its orchestrator."""
+    """The job API. A run is durable: it survives its orchestrator. Where callers are known by name, each has the runs that it
+    started: for another's every call is PERMISSION_DENIED, and List leaves them out.
+    """
 
     @_abc_1.abstractmethod
     def Start(
