@@ -27,10 +27,10 @@ from services.dataset_retriever.folder import open_folder
 from services.dataset_retriever.remote import CapReached, Caps, Line
 from services.dataset_retriever.search import location_of
 from services.dataset_retriever.source import Source
-from services.kit.artifacts import ROW_SCHEMA, rows_to_table
 from services.kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from services.kit.readers import Tally
 from services.kit.rows import split_of
+from services.kit.tables import ROW_SCHEMA, rows_to_table
 from services.kit.values import Metric, Progress, Row
 from services.kit.worker import WorkerContext
 

@@ -29,10 +29,11 @@ from services.evaluator.slices import MOST_ROWS, SliceJob, Slices
 from services.evaluator.values import BEFORE, DEFAULT_MARGIN, STUDENT, Contestant, EvaluateRequest, EvaluateResult
 from services.evaluator.verdict import judge
 from services.kit import worker
-from services.kit.artifacts import Artifacts, table_to_rows
+from services.kit.artifacts import Artifacts
 from services.kit.errors import Cancelled, FailedPrecondition, InvalidArgument, P2MError
 from services.kit.llm import Session, Teacher
 from services.kit.settings import Settings
+from services.kit.tables import table_to_rows
 from services.kit.values import Artifact, Ledger, Progress, Row
 
 Report = Callable[[Progress], None]

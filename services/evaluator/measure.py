@@ -28,9 +28,10 @@ from services.evaluator.values import (
     Score,
 )
 from services.kit import worker
-from services.kit.artifacts import Artifacts, table_to_rows
+from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from services.kit.settings import Settings
+from services.kit.tables import table_to_rows
 from services.kit.values import Artifact, Progress, PromptSpec, Row
 from services.kit.worker import WorkerContext
 

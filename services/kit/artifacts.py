@@ -16,22 +16,21 @@ on every read. Datasets are Parquet, weights safetensors, the rest JSON; nothing
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, Protocol
 
 from services.kit.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, from_os_error
 from services.kit.settings import Settings
 from services.kit.values import Artifact, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PARQUET = "application/vnd.apache.parquet"
 JSON = "application/json"
@@ -39,10 +38,6 @@ FOLDER = "application/vnd.p2m.folder+json"
 
 _URI = re.compile(r"p2m://([a-z_]+)/blobs/sha256/([0-9a-f]{64})")
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
-ROW_SCHEMA = pa.schema(
-    [("input", pa.string()), ("output", pa.string()), ("source", pa.string()), ("split", pa.string()),
-     ("answers", pa.list_(pa.string()))]
-)  # fmt: skip
 
 
 class Store(Protocol):
@@ -180,26 +175,28 @@ class Artifacts:
         total = sum(entry["size_bytes"] for entry in entries)
         return Artifact(manifest.uri, manifest.sha256, total, FOLDER)
 
-    # -- tables
+    # -- tables. A service that has none needs no pyarrow.
 
     def put_table(self, table: pa.Table) -> Artifact:
         """Stores a table as Parquet. The same table gives the same bytes."""
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", store_schema=False)
-        return self.put_bytes(buffer.getvalue(), PARQUET)
+        from services.kit.tables import to_parquet
+
+        return self.put_bytes(to_parquet(table), PARQUET)
 
     def read_table(self, artifact: Artifact) -> pa.Table:
-        data = self.read_bytes(artifact)
-        try:
-            return pq.read_table(io.BytesIO(data))
-        except (pa.ArrowException, OSError) as error:  # pyarrow says OSError of some damaged files
-            raise FailedPrecondition("NOT_PARQUET", f"{artifact.uri} is not a Parquet file: {error}") from error
+        from services.kit.tables import from_parquet
+
+        return from_parquet(self.read_bytes(artifact), artifact.uri)
 
     def put_rows(self, rows: Sequence[Row]) -> Artifact:
         """Stores a dataset: input, output, source, split, answers."""
+        from services.kit.tables import rows_to_table
+
         return self.put_table(rows_to_table(rows))
 
     def read_rows(self, artifact: Artifact) -> list[Row]:
+        from services.kit.tables import table_to_rows
+
         return table_to_rows(self.read_table(artifact), artifact.uri)
 
     def _fetch_file(self, artifact: Artifact, into: Path) -> None:
@@ -217,45 +214,6 @@ class Artifacts:
             raise NotFound("NO_SUCH_ARTIFACT", f"There is no artifact {artifact.uri} in the store.") from error
         except OSError as error:
             raise from_os_error(error, f"Reading {artifact.uri}") from error
-
-
-def rows_to_table(rows: Iterable[Row]) -> pa.Table:
-    """The Parquet table of a dataset."""
-    columns = [
-        {
-            "input": _whole(row.input), "output": _whole(row.output), "source": _whole(row.source), "split": row.split,
-            "answers": [_whole(answer) for answer in row.answers],
-        }
-        for row in rows
-    ]  # fmt: skip
-    return pa.Table.from_pylist(columns, schema=ROW_SCHEMA)
-
-
-def _whole(text: str) -> str:
-    """`text` without halves of surrogate pairs, which JSON can hold and UTF-8 can not."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def table_to_rows(table: pa.Table, name: str) -> list[Row]:
-    """The rows of a dataset table. FailedPrecondition when `input` or `output` is missing or is no text."""
-    for column in ("input", "output"):
-        if column not in table.column_names:
-            raise FailedPrecondition(
-                "MISSING_COLUMN",
-                f"{name} has no column {column!r}: its columns are {', '.join(table.column_names) or 'none'}.",
-            )
-        kind = table.schema.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {kind}; wanted text.")
-    return [
-        Row(
-            plain["input"] or "", plain["output"] or "", plain.get("source") or "", plain.get("split") or "",
-            tuple(answer for answer in plain.get("answers") or () if answer is not None),
-        )
-        for plain in table.to_pylist()
-    ]  # fmt: skip
 
 
 def _parse(artifact: Artifact) -> tuple[str, str]:

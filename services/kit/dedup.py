@@ -22,16 +22,13 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from datasketch import MinHash, MinHashLSH
+from rensa import RMinHash, RMinHashLSH
 
 THRESHOLD = 0.9
 
 # 16 bands of 8: of pairs that overlap by 0.9, one in 8,000 is missed; by 0.5, one in 16 is compared.
 _BANDS, _BAND_ROWS = 16, 8
 _PERMUTATIONS = _BANDS * _BAND_ROWS
-_MINHASH = MinHash(
-    num_perm=_PERMUTATIONS, seed=1
-)  # of nothing; copied, since drawing the permutations takes longer than using them
 
 # Punctuation that changes no example: stops, commas, quotes. The rest ("?", "-", "+", "#", "(") may.
 _SENTENCE_PUNCTUATION = frozenset(".,;:!…'\"`´‘’‚“”„«»‹›。、，．！；：「」『』")
@@ -48,7 +45,9 @@ class NearDuplicates:
 
     def __init__(self) -> None:
         self.groups = 0
-        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _BAND_ROWS))
+        # Its own threshold plays no part: what shares a band is compared in full.
+        self._index = RMinHashLSH(threshold=0.0, num_perm=_PERMUTATIONS, num_bands=_BANDS)
+        self._texts: list[str] = []
         self._parent: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -59,7 +58,7 @@ class NearDuplicates:
         if text in self._parent:
             return True
         pairs, minhash = _signature(text)
-        return any(_overlap(pairs, _pairs(other)) >= THRESHOLD for other in self._index.query(minhash))
+        return any(_overlap(pairs, _pairs(other)) >= THRESHOLD for other in self._sharing(minhash))
 
     def add(self, text: str) -> bool:
         """Adds a text and joins the groups that it is near to; True where there is now a group more."""
@@ -69,12 +68,13 @@ class NearDuplicates:
         pairs, minhash = _signature(text)
         self._parent[text] = text
         self.groups += 1
-        for other in self._index.query(minhash):
+        for other in self._sharing(minhash):
             # A group that is already joined needs no further comparison: this keeps large groups cheap.
             if self._root(other) != self._root(text) and _overlap(pairs, _pairs(other)) >= THRESHOLD:
                 self._parent[self._root(other)] = self._root(text)
                 self.groups -= 1
-        self._index.insert(text, minhash, check_duplication=False)
+        self._index.insert(len(self._texts), minhash)
+        self._texts.append(text)
         return self.groups > before
 
     def members(self) -> list[list[str]]:
@@ -83,6 +83,10 @@ class NearDuplicates:
         for text in sorted(self._parent):
             found.setdefault(self._root(text), []).append(text)
         return list(found.values())
+
+    def _sharing(self, minhash: RMinHash) -> list[str]:
+        """The texts that share a band."""
+        return [self._texts[number] for number in self._index.query(minhash)]
 
     def _root(self, text: str) -> str:
         while (parent := self._parent[text]) != text:
@@ -118,9 +122,9 @@ def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 @lru_cache(maxsize=256)
-def _signature(text: str) -> tuple[frozenset[str], MinHash]:
+def _signature(text: str) -> tuple[frozenset[str], RMinHash]:
     """The pairs of a text and their MinHash; kept for a moment, since one text is looked up in several sets."""
     pairs = _pairs(text)
-    minhash = _MINHASH.copy()
-    minhash.update_batch([pair.encode() for pair in pairs])
+    minhash = RMinHash(num_perm=_PERMUTATIONS, seed=1)
+    minhash.update(list(pairs))
     return pairs, minhash

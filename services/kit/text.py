@@ -123,8 +123,8 @@ def _is_punctuation(character: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _detector() -> LanguageDetector:
-    # Only the parser detects languages, and only its image holds the models. Trigrams alone (70 MB) do for a sentence;
-    # all n-grams together take 930 MB and 6 s.
+    # Only the parser tells the language of so little text, and only its image holds these models. Trigrams (70 MB) do
+    # for a sentence; all n-grams together take 930 MB and 6 s.
     from lingua import LanguageDetectorBuilder
 
     return LanguageDetectorBuilder.from_all_spoken_languages().with_low_accuracy_mode().build()

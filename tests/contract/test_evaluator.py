@@ -15,10 +15,11 @@ from p2m.evaluator.v1 import evaluator_pb2 as pb
 from p2m.evaluator.v1.evaluator_pb2_grpc import EvaluatorServiceStub
 
 from services.kit import encoding
-from services.kit.artifacts import Artifacts, rows_to_table
+from services.kit.artifacts import Artifacts
 from services.kit.channel import stream
 from services.kit.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, P2MError
 from services.kit.settings import Settings
+from services.kit.tables import rows_to_table
 from services.kit.values import Artifact, Progress, PromptSpec, Row
 from services.kit.wire import from_message, to_message
 from tests.contract.conftest import Connect

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from services.dataset_retriever import load
 from services.dataset_retriever.load import Contents, Loaded, Loading, Wanted
-from services.kit.artifacts import table_to_rows
 from services.kit.errors import P2MError
+from services.kit.tables import table_to_rows
 from services.kit.values import Row
 from services.kit.worker import WorkerContext
 

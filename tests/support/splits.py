@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.kit.artifacts import rows_to_table
+from services.kit.tables import rows_to_table
 from services.kit.values import Row
 from services.trainer.calls import DatasetKind, LabelCount, Leak
 from services.trainer.prepare import split

@@ -15,9 +15,9 @@ from services.dataset_retriever import load
 from services.dataset_retriever.load import Contents, Loaded, Loading, Wanted
 from services.dataset_retriever.source import best_config
 from services.kit import worker
-from services.kit.artifacts import table_to_rows
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, P2MError
 from services.kit.settings import Settings
+from services.kit.tables import table_to_rows
 from services.kit.values import Row
 from services.kit.worker import WorkerContext
 from tests.support.hub import Hub

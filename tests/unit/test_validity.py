@@ -55,7 +55,6 @@ def test_no_labels_no_fault() -> None:
 )
 def test_language(text: str, fault: str) -> None:
     """A long text that is clearly in another language is dropped; a short one, or one full of terms, is not."""
-    pytest.importorskip("lingua")
     assert Validity(ENGLISH).judge({"input": text, "output": "x"})[2] == fault
 
 
