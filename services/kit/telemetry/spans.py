@@ -117,8 +117,9 @@ class Spans:
         sending = threading.Thread(target=self._processor.force_flush, daemon=True)
         sending.start()
         sending.join(_TIMEOUT_S)
-        with contextlib.suppress(Exception):
-            self._exporter.shutdown(timeout_millis=0)
+        if sending.is_alive():  # it is trying again and again
+            with contextlib.suppress(Exception):
+                self._exporter.shutdown(timeout_millis=0)
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
     def _tracer(self, service: str) -> trace.Tracer:
