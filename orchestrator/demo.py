@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,13 +31,16 @@ from orchestrator.session import reached, services
 from orchestrator.terminal import DONE, Terminal
 from services.kit.channel import dial, stream
 from services.kit.errors import FailedPrecondition, P2MError
+from services.kit.refused import refused
 from services.kit.settings import Settings, port_of
+from services.kit.tokens import Tokens
 
 USER = "p2m"
 MAX_INPUT_CHARACTERS = 20_000
 _PREDICT_TIMEOUT_S = 300.0
 _PORTS = range(7860, 7960)
 Predict = Callable[[str], Awaitable[str]]
+Guard = Callable[[str, str], bool]
 
 _SIDE_STYLE = """
 .p2m svg { max-width: none; } .p2m h4 { margin: .9rem 0 .3rem; font-size: .95rem; }
@@ -68,7 +72,8 @@ async def serve(terminal: Terminal, settings: Settings, page: Page) -> int:
         channel = dial(target, settings)
         try:
             blocks = build(record, report, predictor(evaluator_pb2_grpc.EvaluatorServiceStub(channel), record))
-            local, shared = await asyncio.to_thread(launch, blocks, page)
+            guard = guarded(page.password, settings, run.owner)
+            local, shared = await asyncio.to_thread(launch, blocks, page, guard)
             terminal.say(f"The demo of {run.name} is at {local}")
             if page.share:
                 terminal.say(
@@ -76,6 +81,8 @@ async def serve(terminal: Terminal, settings: Settings, page: Page) -> int:
                 )
             if page.password:
                 terminal.say(f'The user is "{USER}".')
+            elif guard:
+                terminal.say("It asks for a name and its token.")
             elif page.share or page.host not in ("127.0.0.1", "localhost", "::1"):
                 terminal.say("Everybody who reaches it can use it: --password asks for a word.")
             terminal.say("Ctrl-C stops it.")
@@ -172,7 +179,28 @@ def build(record: dict[str, Any], report: str, predict: Predict) -> Any:
     return page
 
 
-def launch(blocks: Any, page: Page) -> tuple[str, str | None]:
+def guarded(password: str, settings: Settings | None = None, owner: str = "") -> Guard | None:
+    """Who may see the page: the user p2m with the password, and with its token whoever started the run; None: all.
+
+    P2M_TOKENS names the tokens; the one without a name (P2M_TOKEN) is good for the user p2m. A run that nobody is known
+    to have started is shown to that one alone.
+    """
+    tokens = Tokens(settings) if settings is not None and settings.tokens else None
+    if not password and tokens is None:
+        return None
+
+    def right(user: str, word: str) -> bool:
+        known = bool(password) and user == USER and hmac.compare_digest(word.encode(), password.encode())
+        caller = tokens.caller(word) if tokens is not None else None
+        known = known or (caller is not None and user == (caller.name or USER) and caller.may_touch(owner))
+        if not known:
+            refused("BAD_PASSWORD", "the page")
+        return known
+
+    return right
+
+
+def launch(blocks: Any, page: Page, guard: Guard | None = None) -> tuple[str, str | None]:
     """Starts serving in a thread; returns the local and, where asked for and possible, the public address."""
     gr = _gradio()
     port = page.port if page.port is not None else next((p for p in _PORTS if _free(page.host, p)), 0)
@@ -182,7 +210,7 @@ def launch(blocks: Any, page: Page) -> tuple[str, str | None]:
         server_name=page.host,
         server_port=port or _any_port(page.host),
         share=page.share,
-        auth=(USER, page.password) if page.password else None,
+        auth=guard,
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
@@ -197,7 +225,7 @@ def mounted(app: Any, blocks: Any, password: str) -> Any:
     gr = _gradio()
     blocks.queue(max_size=64)
     return gr.mount_gradio_app(
-        app, blocks, path="/", auth=(USER, password) if password else None, footer_links=[], ssr_mode=False,
+        app, blocks, path="/", auth=guarded(password), footer_links=[], ssr_mode=False,
         theme=_theme(gr), max_file_size="1mb",
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from orchestrator.service import RunService
 from services.kit import offline_teacher, telemetry
 from services.kit.server import Server
 from services.kit.settings import SERVICES, Settings
+from services.kit.tokens import with_own_token
 
 # Two busy cores write a few tokens a second.
 _OFFLINE_TIMEOUT_S = 300.0
@@ -52,7 +53,7 @@ async def hosted(
 
     Raises FailedPrecondition when a port is taken, and what a service's warm-up raises.
     """
-    ports = ports or {}
+    ports, settings = ports or {}, with_own_token(settings)
     async with AsyncExitStack() as stack:
         if telemetry.start(settings, "p2m"):
             stack.push_async_callback(asyncio.to_thread, telemetry.stop)

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.answering import Answering
 from services.kit.errors import P2MError
+from services.kit.refused import refused
 
 MAX_INPUTS = 1000
 MAX_CHARACTERS = 20_000
@@ -183,12 +184,13 @@ def _tell_errors(app: FastAPI) -> None:
         return _error(422, "BAD_REQUEST", f"{where}: {first['msg']}. Wanted {wanted}, as application/json.")
 
     @app.exception_handler(Unauthorized)
-    async def unauthorised(_: Request, __: Unauthorized) -> JSONResponse:
+    async def unauthorised(request: Request, _: Unauthorized) -> JSONResponse:
+        refused("BAD_TOKEN", request.url.path, request.client.host if request.client else "")
         told = "The token is missing or wrong; wanted the header Authorization: Bearer TOKEN."
         return _error(401, "NO_TOKEN", told, {"WWW-Authenticate": "Bearer"})
 
     @app.exception_handler(P2MError)
-    async def refused(_: Request, error: P2MError) -> JSONResponse:
+    async def failed(_: Request, error: P2MError) -> JSONResponse:
         retry = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after else None
         return _error(_STATUS.get(error.code, 500), error.reason, error.message, retry)
 

@@ -26,7 +26,15 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import attributes
-from services.kit.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, P2MError
+from services.kit.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    P2MError,
+    Unavailable,
+)
 from services.kit.settings import Settings
 from services.kit.values import Ledger, Progress
 from services.kit.wire import from_message, to_message
@@ -35,6 +43,11 @@ STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evalua
 UNFINISHED = (run_pb2.RUN_STATE_QUEUED, run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_WAITING)
 
 _PROMPT_SHOWN = 200
+# A server whose machine is gone says nothing: what was sent and not received within 20 s ends the connection.
+_DEADLINES = {
+    "connect_timeout": 10, "tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5,
+    "keepalives_count": 3,
+}  # fmt: skip
 
 _schema = sa.MetaData()
 _runs = sa.Table(
@@ -84,6 +97,16 @@ _questions = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("answer", sa.Text),
 )
+# Who started a run, where callers are known by name. A table of its own: databases from before have their runs without.
+_owners = sa.Table(
+    "p2m_owners",
+    _schema,
+    sa.Column("run", sa.String(100), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+)
+
+TABLES = _schema.tables
+"""By name; each but the runs' own has the run's name in `run`."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +127,9 @@ def open_engine(settings: Settings) -> sa.Engine:
     """The database that the settings name. Readers of SQLite never wait for its one writer."""
     url = sa.make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=_DEADLINES)
+        sa.event.listen(engine, "handle_error", _say_unreachable)
+        return engine
     settings.home_folder.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url)
 
@@ -117,6 +142,16 @@ def open_engine(settings: Settings) -> sa.Engine:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine
+
+
+def _say_unreachable(context: sa.engine.ExceptionContext) -> None:
+    """A database that is away is Unavailable, so that whoever asks may ask again."""
+    error = context.sqlalchemy_exception
+    if not context.is_pre_ping and (context.is_disconnect or isinstance(error, sa.exc.OperationalError)):
+        cause = str(context.original_exception).strip().partition("\n")[0][:300]
+        raise Unavailable(
+            "DATABASE_UNREACHABLE", f"The database is out of reach ({cause}). See that it runs (P2M_DATABASE)."
+        ) from context.original_exception
 
 
 def create_absent(engine: sa.Engine, schema: sa.MetaData) -> None:
@@ -141,8 +176,8 @@ class Runs:
 
     # -- a run
 
-    def add(self, name: str, digest: str, prompt: str, options: run_pb2.RunOptions) -> bool:
-        """Adds a run owned by this process, RUNNING; False where the name is taken."""
+    def add(self, name: str, digest: str, prompt: str, options: run_pb2.RunOptions, owner: str = "") -> bool:
+        """Adds a run that `owner` started and this process works on, RUNNING; False where the name is taken."""
         now = time.time()
         row = {
             "name": name, "digest": digest, "prompt": prompt, "options": MessageToJson(options, indent=None),
@@ -153,6 +188,9 @@ class Runs:
         try:
             with self.engine.begin() as connection:
                 connection.execute(sa.insert(_runs).values(row))
+                connection.execute(sa.delete(_owners).where(_owners.c.run == name))
+                if owner:
+                    connection.execute(sa.insert(_owners).values(run=name, owner=owner))
                 connection.execute(sa.insert(_stages), [{**pending, "name": stage} for stage in STAGES])
                 self._announce_run(connection, name, 1)
         except sa.exc.IntegrityError:
@@ -169,6 +207,15 @@ class Runs:
         return StoredRun(
             row.name, row.digest, row.prompt, options, row.state, row.workflow, row.executor, row.created_at
         )  # fmt: skip
+
+    def owner(self, name: str) -> str:
+        """Who started the run; "" where that has no name. NotFound for an unknown run."""
+        query = sa.select(_runs.c.name, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
+        with self.engine.connect() as connection:
+            row = connection.execute(query.where(_runs.c.name == name)).one_or_none()
+        if row is None:
+            raise unknown_run(name)
+        return row.owner or ""
 
     def take_over(self, run: StoredRun, workflow: str, options: run_pb2.RunOptions) -> None:
         """Makes this process the owner of a run as it was read; Aborted where another was faster.
@@ -332,14 +379,20 @@ class Runs:
         with self.engine.connect() as connection:
             return self._run_message(connection, name)
 
-    def page(self, size: int, before: float | None) -> tuple[list[run_pb2.Run], float | None]:
-        """Runs without stages, newest first, made before `before`; and the `before` of the next page."""
-        query = sa.select(_runs).order_by(_runs.c.created_at.desc()).limit(size + 1)
+    def page(self, size: int, before: float | None, owner: str = "") -> tuple[list[run_pb2.Run], float | None]:
+        """Runs without stages, newest first, made before `before`; and the `before` of the next page.
+
+        With an `owner` only those that it started.
+        """
+        query = sa.select(_runs, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
+        query = query.order_by(_runs.c.created_at.desc()).limit(size + 1)
+        if owner:
+            query = query.where(_owners.c.owner == owner)
         if before is not None:
             query = query.where(_runs.c.created_at < before)
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-        runs = [_bare_run(row) for row in rows[:size]]
+        runs = [_bare_run(row, row.owner) for row in rows[:size]]
         return runs, rows[size - 1].created_at if len(rows) > size else None
 
     def changes(self, name: str, after: int) -> list[run_pb2.WatchResponse]:
@@ -412,7 +465,8 @@ class Runs:
         row = connection.execute(sa.select(_runs).where(_runs.c.name == name)).one_or_none()
         if row is None:
             raise unknown_run(name)
-        message = _bare_run(row)
+        owner = connection.execute(sa.select(_owners.c.owner).where(_owners.c.run == name)).scalar_one_or_none()
+        message = _bare_run(row, owner)
         stages = {r.name: r for r in connection.execute(sa.select(_stages).where(_stages.c.run == name))}
         total = Ledger()
         for stage in STAGES:
@@ -482,8 +536,9 @@ def _stage_message(row: Any) -> run_pb2.Stage:
     return stage
 
 
-def _bare_run(row: Any) -> run_pb2.Run:
+def _bare_run(row: Any, owner: str | None) -> run_pb2.Run:
     run = run_pb2.Run(name=row.name, state=row.state, prompt=row.prompt[:_PROMPT_SHOWN], verdict=row.verdict)
+    run.owner = owner or ""
     run.created_at.CopyFrom(_timestamp(row.created_at))
     if row.ended_at is not None:
         run.ended_at.CopyFrom(_timestamp(row.ended_at))

@@ -32,8 +32,10 @@ from orchestrator.stages import Stages
 from services.kit import telemetry
 from services.kit.artifacts import Artifacts
 from services.kit.errors import InvalidArgument, NotFound, P2MError
+from services.kit.refused import refused
 from services.kit.settings import Settings
 from services.kit.text import check_prompt
+from services.kit.tokens import CALLER, Caller, not_yours
 
 log = logging.getLogger(__name__)
 
@@ -87,35 +89,44 @@ class RunService:
         if self._stages is not None:
             await self._stages.close()
         with contextlib.suppress(Exception):
-            await asyncio.to_thread(self._executors.leave)
+            # Those that it was at are nobody's now; without its row no survivor would look for them.
+            left = await asyncio.to_thread(self._runs.owned_by, self._runs.executor)
+            await asyncio.to_thread(self._executors.leave, bool(left))
         self._engine.dispose()
 
     # -- the calls
 
     async def Start(self, request: run_pb2.StartRequest, context: Any) -> run_pb2.StartResponse:
-        prompt, options = request.prompt, request.options
+        prompt, options, caller = request.prompt, request.options, CALLER.get()
+        if options.improve:
+            await self._check_owner(options.improve, context)
         parent = await asyncio.to_thread(self._runs.stored, options.improve) if options.improve else None
         if parent is not None:
             prompt, options = improve.prompt_of(parent, prompt), improve.inherited(parent, options)
         check_prompt(prompt)
         _check_options(options)
         digest = identity(prompt, options)
-        name = request.name or (improve.next_name(parent.name) if parent else f"run-{digest[:_HASH_CHARACTERS]}")
+        name = request.name or (improve.next_name(parent.name) if parent else _name_of(digest, caller))
         _check_name(name)
+        with contextlib.suppress(NotFound):
+            await self._check_owner(name, context)
         if parent is not None:
             await self._check_parent(parent, name)
-        if await asyncio.to_thread(self._runs.add, name, digest, prompt, options):
+        if await asyncio.to_thread(self._runs.add, name, digest, prompt, options, caller.name):
             if telemetry.tracing():
                 telemetry.began(name, (await asyncio.to_thread(self._runs.stored, name)).created_at)
             await self._running().start(name, f"{name}#1")
         else:
+            await self._check_owner(name, context)  # somebody may have been faster
             await self._go_on(await asyncio.to_thread(self._runs.stored, name), digest, options)
         return run_pb2.StartResponse(run=await asyncio.to_thread(self._runs.get, name))
 
     async def Get(self, request: run_pb2.GetRequest, context: Any) -> run_pb2.GetResponse:
+        await self._check_owner(request.name, context)
         return run_pb2.GetResponse(run=await asyncio.to_thread(self._runs.get, request.name))
 
     async def Watch(self, request: run_pb2.WatchRequest, context: Any) -> AsyncIterator[run_pb2.WatchResponse]:
+        await self._check_owner(request.name, context)
         after = request.after
         while True:
             for change in await asyncio.to_thread(self._runs.changes, request.name, after):
@@ -126,6 +137,7 @@ class RunService:
             await asyncio.sleep(_WATCH_INTERVAL_S)
 
     async def Cancel(self, request: run_pb2.CancelRequest, context: Any) -> run_pb2.CancelResponse:
+        await self._check_owner(request.name, context)
         run = await asyncio.to_thread(self._runs.cancel, request.name)
         if run.state in UNFINISHED:
             await self._running().cancel(run.name, run.workflow)
@@ -138,14 +150,18 @@ class RunService:
             raise InvalidArgument(
                 "BAD_PAGE_SIZE", f"page_size is {size}; wanted 1 to {_MOST_PAGE_SIZE}.", field="page_size"
             )
-        runs, before = await asyncio.to_thread(self._runs.page, size, _page_token(request.page_token))
+        runs, before = await asyncio.to_thread(
+            self._runs.page, size, _page_token(request.page_token), CALLER.get().name
+        )
         return run_pb2.ListResponse(runs=runs, next_page_token="" if before is None else repr(before))
 
     async def Choose(self, request: run_pb2.ChooseRequest, context: Any) -> run_pb2.ChooseResponse:
+        await self._check_owner(request.name, context)
         await asyncio.to_thread(self._runs.choose, request.name, request.question, request.value)
         return run_pb2.ChooseResponse(run=await asyncio.to_thread(self._runs.get, request.name))
 
     async def Data(self, request: run_pb2.DataRequest, context: Any) -> run_pb2.DataResponse:
+        await self._check_owner(request.name, context)
         run = await asyncio.to_thread(self._runs.stored, request.name)
         recorded = await self._running().recorded(run.workflow)
         assert self._stages is not None
@@ -153,6 +169,14 @@ class RunService:
         return run_pb2.DataResponse(datasets=found)
 
     # -- going on
+
+    async def _check_owner(self, name: str, context: Any) -> None:
+        """PermissionDenied where the caller, known by name, did not start the run. NotFound for an unknown one."""
+        caller = CALLER.get()
+        if not caller.name or caller.may_touch(await asyncio.to_thread(self._runs.owner, name)):
+            return
+        refused("NOT_YOURS", f"the run {name}", f"{caller.name}, {context.peer()}")
+        raise not_yours(name)
 
     async def _go_on(self, run: StoredRun, digest: str, options: run_pb2.RunOptions) -> None:
         """What Start does with a name that is there."""
@@ -224,6 +248,12 @@ def identity(prompt: str, options: run_pb2.RunOptions) -> str:
     for name in _NOT_IDENTITY:
         content.ClearField(name)  # type: ignore[arg-type]
     return hashlib.sha256(prompt.encode() + b"\0" + content.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _name_of(digest: str, caller: Caller) -> str:
+    """The name of a run that was given none. Two who start the same have a run each."""
+    digest = hashlib.sha256(f"{caller.name} {digest}".encode()).hexdigest() if caller.name else digest
+    return f"run-{digest[:_HASH_CHARACTERS]}"
 
 
 def _next(run: StoredRun) -> str:

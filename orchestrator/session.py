@@ -20,6 +20,7 @@ from orchestrator.terminal import FAILED, STOPPED, Terminal, quiet, status_of
 from services.kit import logs
 from services.kit.errors import InvalidArgument, P2MError, Unavailable
 from services.kit.settings import SERVICES, Settings
+from services.kit.tokens import with_own_token
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ async def reached(connect: str, settings: Settings) -> AsyncIterator[RunClient]:
             await check_serving(connect, settings)
             yield client
         return
+    settings = with_own_token(settings)
     async with _alone(settings) as target, RunClient(target, settings) as client:
         yield client
 

@@ -80,7 +80,7 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
 
     say(f"Run {shown.name}: {state_word(shown.state)}")
     say(f"  prompt  {clean(shown.prompt)}")
-    say(f"  begun   {_when(shown)}   time {_time(shown)}")
+    say(f"  begun   {_when(shown)}   time {_time(shown)}" + (f"   by {clean(shown.owner)}" if shown.owner else ""))
     spent = spend_text(from_message(shown.ledger, Ledger))
     if spent:
         say(f"  spent   {spent}")
@@ -106,10 +106,13 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
 def table(stream: TextIO, runs: list[run_pb2.Run]) -> None:
     """Runs, a line each, newest first."""
     wide = max(4, *(len(found.name) for found in runs))
-    print(f"{'NAME':<{wide}}  {'STATE':<10}  {'BEGUN':<16}  RESULT", file=stream)
+    owned = max(len(found.owner) for found in runs)
+    by = f"{'BY':<{max(2, owned)}}  " if owned else ""
+    print(f"{'NAME':<{wide}}  {'STATE':<10}  {'BEGUN':<16}  {by}RESULT", file=stream)
     for found in runs:
         result = found.verdict or found.error.message or found.prompt
-        line = f"{found.name:<{wide}}  {state_word(found.state):<10}  {_when(found):<16}  {clean(result)}"
+        told = f"{found.owner:<{len(by)}}{clean(result)}"
+        line = f"{found.name:<{wide}}  {state_word(found.state):<10}  {_when(found):<16}  {told}"
         print(line if len(line) <= 160 else line[:159] + "…", file=stream)
 
 
