@@ -73,6 +73,12 @@ class Executors:
         """The executors that have a row and do not live."""
         with self.engine.connect() as connection:
             ids = [*connection.execute(sa.select(_executors.c.id)).scalars()]
+    def any_lives(self) -> bool:
+        """Whether any executor does."""
+        with self.engine.connect() as connection:
+            ids = [*connection.execute(sa.select(_executors.c.id)).scalars()]
+        return any(self.lives(executor) for executor in ids)
+
         return [executor for executor in ids if executor != self.me and not self.lives(executor)]
 
 

@@ -14,23 +14,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dbos import DBOS, SetWorkflowID
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, SetWorkflowID
+from dbos._schemas.system_database import SystemSchema
 from dbos._serialization import DBOSPortableJSON, JsonValue, PortableWorkflowError
 from google.protobuf.json_format import ParseDict
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import exports, improving, outcome
+from orchestrator.gc import databases
+from orchestrator.gc.reservations import Reservations
 from orchestrator.runs import Runs, open_engine
 from orchestrator.stages import Stages
 from orchestrator.steps import datasets, evaluate, generate, models, parse, prepare, train
 from orchestrator.steps.step import Outcome, Step
 from services.kit import telemetry
-from services.kit.errors import Aborted
+from services.kit.artifacts import open_store
+from services.kit.errors import Aborted, P2MError
 from services.kit.settings import Settings
 from services.kit.status import as_p2m_error
 from services.kit.values import Ledger, Progress
@@ -114,6 +119,8 @@ class Pipeline:
         self._settings = settings
         self._runs = runs
         self._stages = stages
+        self._reservations = Reservations(runs.engine, runs.executor)
+        self._registered = False
         self._queue = f"p2m-{runs.executor}"
         self._tasks: dict[str, asyncio.Task[Any]] = {}
 
@@ -126,6 +133,7 @@ class Pipeline:
         self._tasks[name] = task
         execution = Execution(self, name)
         try:
+            await self._undisturbed(name)
             await execution.one("parse")
             await execution.together("datasets", "generate", "models")
             await execution.one("prepare")
@@ -199,6 +207,23 @@ class Pipeline:
             "skipped": result.skipped,
         }
 
+    async def _undisturbed(self, name: str) -> None:
+        """Returns once nobody is removing what this run, or the one that it improves, has left; and says in the store
+        that this database's runs use it, so that no sweep for another's removes theirs."""
+        options = (await asyncio.to_thread(self._runs.stored, name)).options
+        reserved = True
+        while reserved:
+            reserved = await asyncio.to_thread(self._reservations.held, (name, options.improve or name))
+            await asyncio.sleep(_ANSWER_INTERVAL_S if reserved else 0)
+        if self._registered:
+            return
+        try:
+            await asyncio.to_thread(lambda: databases.register(self._runs.engine, open_store(self._settings)))
+        except P2MError as error:  # the first stage will say so too, or the store is back by then
+            log.warning("The store was not told of this database: %s", error.message)
+        else:
+            self._registered = True
+
     async def _parent(self, name: str) -> dict[str, dict[str, Any]]:
         """What the run to improve has recorded: it has ended, so that is the same in every attempt."""
         if not name:
@@ -218,6 +243,7 @@ class Pipeline:
     async def launch(self) -> None:
         """Starts the engine. Its own log does not go to anybody's terminal."""
         global _current
+        await asyncio.to_thread(self._reservations.create_tables)
         logger = logging.getLogger("dbos")
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
@@ -345,6 +371,29 @@ class _Reporter:
                 if self._owner is not None:
                     self._owner.cancel()
                 return
+
+
+def recorded_texts(engine: sa.Engine) -> Iterator[tuple[str, str]]:
+    """(run, recorded outcome as it is stored) of every step of every workflow."""
+    table = SystemSchema.operation_outputs
+    schema = None if engine.dialect.name == "sqlite" else "dbos"
+    bound = engine.execution_options(schema_translate_map={table.schema: schema})
+    if not sa.inspect(engine).has_table(table.name, schema=schema):
+        return
+    with bound.connect() as connection:
+        query = sa.select(table.c.workflow_uuid, table.c.output).where(table.c.output.is_not(None))
+        for workflow, text in connection.execution_options(yield_per=200).execute(query):
+            yield workflow.rpartition("#")[0], text
+
+
+def delete_workflows(settings: Settings, run: str, newest: str) -> None:
+    """Removes what is recorded of a run: its workflows up to the newest."""
+    url = open_engine(settings).url.render_as_string(hide_password=False)
+    client = DBOSClient(system_database_url=url, serializer=DBOSPortableJSON)
+    try:
+        client.delete_workflows([f"{run}#{number}" for number in range(1, int(newest.rpartition("#")[2]) + 1)])
+    finally:
+        client.destroy()
 
 
 _current: Pipeline | None = None

@@ -1,6 +1,6 @@
 """Artifacts: content-addressed bytes in an object store.
 
-    Store                    eight operations on keys and bytes: `files.FolderStore`, `s3.S3Store`
+    Store                    ten operations on keys and bytes: `files.FolderStore`, `s3.S3Store`
     Artifacts                one service's view: blobs, folders and tables under its own prefix, readable by all
 
     <service>/blobs/sha256/<digest>          bytes named by their digest
@@ -8,6 +8,7 @@
     <service>/attempts/<request_id>.json     which attempt may record a result (`stage`)
     <service>/journal/<request_id>/...       paid answers (`journal`)
     <service>/checkpoints/<request_id>/...   two slots of a training in progress
+    <service>/sweep.json                     what is just being removed (`keeping`)
 
 A folder is a manifest, {"files": [{"path", "sha256", "size_bytes"}]}, whose blobs lie beside it. The digest is checked
 on every read. Datasets are Parquet, weights safetensors, the rest JSON; nothing is pickled.
@@ -21,10 +22,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from services.kit import keeping
 from services.kit.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, from_os_error
 from services.kit.settings import Settings
 from services.kit.values import Artifact, Row
@@ -38,6 +41,17 @@ FOLDER = "application/vnd.p2m.folder+json"
 
 _URI = re.compile(r"p2m://([a-z_]+)/blobs/sha256/([0-9a-f]{64})")
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key, and what lies there."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified_at: float
+    """When it was last written, Unix seconds by the store's clock."""
 
 
 class Store(Protocol):
@@ -63,8 +77,14 @@ class Store(Protocol):
     def size(self, key: str) -> int | None:
         """Bytes at `key`; None where there is nothing."""
 
+    def stat(self, key: str) -> Entry | None:
+        """What lies at `key`; None where there is nothing."""
+
     def list(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, sorted."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """What lies at each key that begins with `prefix`, in any order."""
 
     def delete(self, key: str) -> None:
         """Removes `key`; nothing happens where it is absent."""
@@ -115,16 +135,14 @@ class Artifacts:
     def put_bytes(self, data: bytes, media_type: str = JSON) -> Artifact:
         digest = hashlib.sha256(data).hexdigest()
         key = f"{self.service}/blobs/sha256/{digest}"
-        if self.store.size(key) != len(data):
-            self.store.put(key, data)
+        keeping.ensure(self.store, key, len(data), lambda: self.store.put(key, data))
         return Artifact(f"p2m://{key}", digest, len(data), media_type)
 
     def put_file(self, path: Path, media_type: str) -> Artifact:
         digest = _digest(path)
         key = f"{self.service}/blobs/sha256/{digest}"
         size = path.stat().st_size
-        if self.store.size(key) != size:
-            self.store.put_file(key, path)
+        keeping.ensure(self.store, key, size, lambda: self.store.put_file(key, path))
         return Artifact(f"p2m://{key}", digest, size, media_type)
 
     def read_bytes(self, artifact: Artifact) -> bytes:

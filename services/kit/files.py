@@ -8,8 +8,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from stat import S_ISREG
 
-from services.kit.artifacts import check_key, check_prefix
+from services.kit.artifacts import Entry, check_key, check_prefix
 from services.kit.errors import NotFound, from_os_error
 
 _TEMPORARY = ".part-"
@@ -71,6 +72,9 @@ class FolderStore:
         path = self._path(key)
         return path.stat().st_size if path.is_file() else None
 
+    def stat(self, key: str) -> Entry | None:
+        return self._entry(key, self._path(key))
+
     def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
         # A prefix need not end at a "/": "a/b" lists "a/bc" too, as in S3.
@@ -78,8 +82,21 @@ class FolderStore:
         found = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
         return sorted(key for key in found if key.startswith(prefix) and not Path(key).name.startswith(_TEMPORARY))
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        for key in self.list(prefix):
+            entry = self._entry(key, self.root / key)
+            if entry is not None:
+                yield entry
+
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
+
+    def _entry(self, key: str, path: Path) -> Entry | None:
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Entry(key, found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

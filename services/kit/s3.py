@@ -21,7 +21,7 @@ from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.util import Retry, Timeout
 
-from services.kit.artifacts import check_key, check_prefix
+from services.kit.artifacts import Entry, check_key, check_prefix
 from services.kit.errors import (
     DiskFull,
     FailedPrecondition,
@@ -103,13 +103,17 @@ class S3Store:
             shutil.copyfileobj(response, file, 1 << 20)
 
     def size(self, key: str) -> int | None:
+        found = self.stat(key)
+        return None if found is None else found.size
+
+    def stat(self, key: str) -> Entry | None:
         check_key(key)
         try:
             with self._errors(f"Looking for {key}"):
-                found: int | None = self._client.stat_object(self._bucket, key).size
-                return found
+                found = self._client.stat_object(self._bucket, key)
         except NotFound:
             return None
+        return Entry(key, found.size or 0, found.last_modified.timestamp() if found.last_modified else 0.0)
 
     def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
@@ -119,6 +123,14 @@ class S3Store:
                 return sorted(item.object_name for item in found if item.object_name and not item.is_dir)
         except NotFound:
             return []
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        check_prefix(prefix)
+        with contextlib.suppress(NotFound), self._errors(f"Listing {prefix}"):
+            for item in self._client.list_objects(self._bucket, prefix=prefix, recursive=True):
+                if item.object_name and not item.is_dir:
+                    modified = item.last_modified.timestamp() if item.last_modified else 0.0
+                    yield Entry(item.object_name, item.size or 0, modified)
 
     def delete(self, key: str) -> None:
         check_key(key)

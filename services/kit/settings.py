@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_format: str = Field("text", pattern="^(text|json)$", description="text: for people; json: one object a line.")
     otlp_endpoint: str = Field(
+    retention: str = Field(
+        "", description='What is kept how long, by kind: "checkpoint=7d,generated=90d"; see docs/operations.md.'
+    )
         "", description="Where traces go: an OpenTelemetry collector's URL, http://host:4317; empty: none are made."
     )
     metrics_port: int | None = Field(
