@@ -23,7 +23,7 @@ from p2m.trainer.v1 import trainer_pb2
 from orchestrator.amounts import bytes_text
 from orchestrator.plain import plain
 from orchestrator.searching import chosen_model
-from orchestrator.steps.step import Outcome, Step
+from orchestrator.steps.step import Outcome, Step, part_is_down
 from services.kit.errors import InvalidArgument, P2MError
 
 FORMATS = {
@@ -179,6 +179,8 @@ async def _tried(step: Step, name: str) -> dict[str, Any]:
             lambda asked: step.stages.measure(asked, step.report),
         )  # fmt: skip
     except P2MError as error:
+        if part_is_down(error):
+            raise
         return {"format": name, "error": error.message, "model": None, "measured": None}
 
 
@@ -191,7 +193,9 @@ async def _student(step: Step) -> dict[str, Any] | None:
     )  # fmt: skip
     try:
         return _entry(STUDENT, model, await step.stages.measure(request, step.report))
-    except P2MError:
+    except P2MError as error:
+        if part_is_down(error):
+            raise
         return None
 
 

@@ -5,13 +5,15 @@
     └── prepare, search, train, evaluate, export, measure
 
 A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
-goes on where it was. Errors are those of `services.kit.errors`; one that names the service says how to reach it.
+goes on where it was. So is one whose service has lost its store, for as long as `store_patience_s`. Errors are those of
+`services.kit.errors`; one that names the service says how to reach it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +45,8 @@ CALL_TIMEOUT_S = 1800.0
 # A batch may take a day, and generation by batches needs a few of them.
 BATCHES_TIMEOUT_S = 7 * 24 * 3600.0
 _ATTEMPTS = 5
+# Between two tries of a stage whose service does not reach its store.
+_STORE_WAIT_S = 2.0
 # Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
 _BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "WORKER_KILLED")
 
@@ -53,6 +57,7 @@ class Stages:
     def __init__(self, settings: Settings) -> None:
         self._targets = {service: settings.target(service) for service in SERVICES}
         self._channels = {service: channel.dial(target, settings) for service, target in self._targets.items()}
+        self._store_patience_s = settings.store_patience_s
         self._parser = parser_pb2_grpc.ParserServiceStub(self._channels["parser"])
         self._datasets = dataset_retriever_pb2_grpc.DatasetRetrieverServiceStub(self._channels["dataset_retriever"])
         self._generator = generator_pb2_grpc.GeneratorServiceStub(self._channels["generator"])
@@ -137,12 +142,14 @@ class Stages:
         return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, report, timeout_s))
 
     async def _asked_again(self, service: str, request: R, call: Callable[[R], Awaitable[M]]) -> M:
-        for attempt in range(_ATTEMPTS):
+        attempt, store_away_since = 0, None
+        while True:
             await self._ready(service)
             try:
                 return await call(request)
             except P2MError as error:
-                if error.reason == "OTHER_CONTENT":
+                attempt += 1
+                if error.reason == "OTHER_CONTENT" and attempt < _ATTEMPTS:
                     request = _renamed(request)
                     continue
                 if error.reason == "DEADLINE_EXCEEDED":
@@ -151,11 +158,18 @@ class Stages:
                         f"The {service} service at {self._targets[service]} did not answer in time. What it has "
                         "done is kept: give the same command again to go on.",
                     ) from error
+                if error.reason == "STORE_UNREACHABLE":
+                    # No answer to the stage: the service has given up waiting, or has just started and found no store.
+                    store_away_since = store_away_since or time.monotonic()
+                    if time.monotonic() - store_away_since > self._store_patience_s:
+                        raise
+                    attempt -= 1
+                    await asyncio.sleep(_STORE_WAIT_S)
+                    continue
                 broken = error.reason in _BROKEN
-                if not broken or attempt == _ATTEMPTS - 1:
+                if not broken or attempt == _ATTEMPTS:
                     raise self._explained(service, error) if broken else error from error
-            await asyncio.sleep(0.2 * 2**attempt)
-        raise AssertionError("the loop returns or raises")
+            await asyncio.sleep(0.1 * 2**attempt)
 
     async def _ready(self, service: str) -> None:
         try:

@@ -30,6 +30,8 @@ _CAN_GO_ON = (
     "PERMISSION_DENIED",
 )
 
+_PART_IS_DOWN = ("SERVICE_UNREACHABLE", "STORE_UNREACHABLE", "DATABASE_UNREACHABLE")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -99,10 +101,15 @@ def teacher_rows(options: run_pb2.RunOptions) -> int:
 
 
 def may_go_on(error: BaseException) -> bool:
-    """Whether a run goes on without the stage that failed so: not where a service is down, which is no answer."""
-    if not isinstance(error, P2MError) or error.reason == "SERVICE_UNREACHABLE":
+    """Whether a run goes on without the stage that failed so: not where a part is down, which is no answer."""
+    if not isinstance(error, P2MError) or part_is_down(error):
         return False
     return error.code in _CAN_GO_ON or isinstance(error, BudgetExhausted)
+
+
+def part_is_down(error: P2MError) -> bool:
+    """Whether a service, the store or the database is out of reach: the run stops there, and can go on there."""
+    return error.reason in _PART_IS_DOWN
 
 
 def message_of(allowance: Allowance) -> common_pb2.Allowance:

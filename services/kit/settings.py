@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # The order is the order of the ports, from 50051 on.
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = Field(False, description="TLS to the S3 server.")
     s3_region: str = "us-east-1"
+    store_patience_s: float = Field(
+        90.0, ge=0, description="How long an S3 server that has answered before is waited for when it does not."
+    )
 
     host: str = Field("127.0.0.1", description="Address that a service binds. Anything but loopback needs TLS.")
     port: int = Field(0, description="Port that a service binds; 0: its usual one.")
@@ -116,18 +119,24 @@ class Settings(BaseSettings):
     predict_idle_s: float = Field(
         600.0, description="Without a question for so long the demo's model is dropped from memory."
     )
-    log_level: str = "INFO"
-    log_format: str = Field("text", pattern="^(text|json)$", description="text: for people; json: one object a line.")
-    otlp_endpoint: str = Field(
     retention: str = Field(
         "", description='What is kept how long, by kind: "checkpoint=7d,generated=90d"; see docs/operations.md.'
     )
+    log_level: str = "INFO"
+    log_format: str = Field("text", pattern="^(text|json)$", description="text: for people; json: one object a line.")
+    otlp_endpoint: str = Field(
         "", description="Where traces go: an OpenTelemetry collector's URL, http://host:4317; empty: none are made."
     )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port of Prometheus metrics, over plain HTTP; 0: any free one; unset: none."
     )
     metrics_host: str = Field("127.0.0.1", description="Address that the metrics' port binds.")
+
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        """A variable that is there and empty is not set: compose hands on what is absent so."""
+        return None if value == "" else value
 
     @property
     def home_folder(self) -> Path:
