@@ -85,6 +85,15 @@ def _wait_and_save(order: Order, context: WorkerContext) -> Outcome:
     return Outcome()
 
 
+def _train(order: Order, context: WorkerContext) -> Outcome:
+    """Reports `order.size` times, a moment apart, and ends when it is told to."""
+    for step in range(order.size):
+        context.raise_if_stopping()
+        context.report(Progress(step + 1, order.size, "steps"))
+        time.sleep(0.03)
+    return Outcome("trained")
+
+
 def _ignore_everything(order: Order, context: WorkerContext) -> Outcome:
     """Also starts a process of its own, as a data loader does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -97,7 +106,7 @@ def _ignore_everything(order: Order, context: WorkerContext) -> Outcome:
 _JOBS = {
     "echo": _echo, "report": _report, "refuse": _refuse, "crash": _crash, "fill the disk": _fill_the_disk,
     "use up memory": _use_up_memory, "be killed": _be_killed, "exit": _exit, "wait and save": _wait_and_save,
-    "ignore everything": _ignore_everything,
+    "ignore everything": _ignore_everything, "train": _train,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
     with seaweed(folder) as server:
         server.settings(home)       settings of a store in its bucket
+        server.kill()               and start() again
 
 It keeps its data in `folder` and ends with the block. security.toml gives its parts keys to sign what they ask of each
 other; without it the filer, which lies under the S3 gateway, gives every object to anyone who asks.
@@ -20,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.kit.settings import Settings
@@ -36,6 +37,25 @@ class Seaweed:
     filer: str
     access_key: str
     secret_key: str
+    folder: Path = Path()
+    ports: tuple[int, ...] = ()
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Returns once it answers; RuntimeError with the end of its log when it does not come up."""
+        log = self.folder / "weed.log"
+        with log.open("ab") as out:
+            command = _command(self.folder, [*self.ports])
+            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
+        self._running.append(process)
+        _wait_until_ready(self, process, log)
+
+    def kill(self) -> None:
+        """Ends it as kill -9 does."""
+        while self._running:
+            process = self._running.pop()
+            process.kill()
+            process.wait()
 
     def settings(self, home: Path, **changes: object) -> Settings:
         """Settings whose store is a bucket of this server."""
@@ -59,22 +79,20 @@ def seaweed(folder: Path, configuration: Path | None = None) -> Iterator[Seaweed
     `configuration` is a folder with an s3.json and a security.toml of one's own.
     """
     ports = free_ports(8)
-    server = Seaweed(f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", "p2m-tests", secrets.token_hex(16))
+    server = Seaweed(
+        f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", "p2m-tests", secrets.token_hex(16), folder, tuple(ports)
+    )
     if configuration is None:
         _write_configuration(folder, server)
     else:
         for name in ("s3.json", "security.toml"):
             shutil.copyfile(configuration / name, folder / name)
-    log = folder / "weed.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(_command(folder, ports), cwd=folder, stdout=out, stderr=subprocess.STDOUT)
     try:
-        _wait_until_ready(server, process, log)
+        server.start()
         yield server
     finally:
         # SIGTERM would take it ten seconds, and its data is thrown away.
-        process.kill()
-        process.wait()
+        server.kill()
 
 
 def free_ports(number: int) -> list[int]:
@@ -90,7 +108,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
     s3, filer, filer_grpc, master, master_grpc, volume, volume_grpc, s3_grpc = ports
     weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
     data = folder / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     return [
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
         f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={folder / 's3.json'}", "-s3.iam=false",
