@@ -50,9 +50,13 @@ class Executors:
             if connection.execute(update).rowcount == 0:
                 connection.execute(sa.insert(_executors).values(id=self.me, **row))
 
-    def leave(self) -> None:
-        """Says that this process ends."""
-        self.forget(self.me)
+    def leave(self, handing_over: bool = False) -> None:
+        """Says that this process ends. `handing_over`: it leaves unfinished runs, which others may take at once."""
+        if not handing_over:
+            self.forget(self.me)
+            return
+        with self.engine.begin() as connection:
+            connection.execute(sa.update(_executors).where(_executors.c.id == self.me).values(place="", seen_at=0.0))
 
     def forget(self, executor: str) -> None:
         """Removes a row."""
@@ -69,16 +73,16 @@ class Executors:
             return bool(_born(row.pid) == row.born)
         return bool(time.time() - row.seen_at < EXPIRES_S)
 
-    def dead(self) -> list[str]:
-        """The executors that have a row and do not live."""
-        with self.engine.connect() as connection:
-            ids = [*connection.execute(sa.select(_executors.c.id)).scalars()]
     def any_lives(self) -> bool:
         """Whether any executor does."""
         with self.engine.connect() as connection:
             ids = [*connection.execute(sa.select(_executors.c.id)).scalars()]
         return any(self.lives(executor) for executor in ids)
 
+    def dead(self) -> list[str]:
+        """The executors that have a row and do not live."""
+        with self.engine.connect() as connection:
+            ids = [*connection.execute(sa.select(_executors.c.id)).scalars()]
         return [executor for executor in ids if executor != self.me and not self.lives(executor)]
 
 

@@ -88,6 +88,22 @@ async def test_a_serving_orchestrator_takes_over_a_dead_ones_run(idle_runs: Idle
     assert run.verdict
 
 
+async def test_a_stopped_orchestrators_run_is_taken_over(idle_runs: IdleRuns) -> None:
+    """One that is stopped, as in a rolling restart, leaves its unfinished run to the next without any Start."""
+    reached = asyncio.Event()
+
+    async def hang(_: object) -> None:
+        reached.set()
+        await asyncio.sleep(3600)
+
+    async with idle_runs({"generator.GenerateRequest": hang}, adopt=True) as stopped:
+        await stopped.client.start("handed", PROMPT, OPTIONS)
+        await asyncio.wait_for(reached.wait(), 60)
+    async with idle_runs(adopt=True) as stack:
+        run = await until(stack.client, "handed", lambda run: run.state == run_pb2.RUN_STATE_SUCCEEDED)
+    assert run.verdict
+
+
 async def test_one_that_does_not_adopt_leaves_a_dead_ones_run(idle_runs: IdleRuns, idle_settings: Settings) -> None:
     """A process that was started for one run does not take up another's."""
     async with other_process(idle_settings.home_folder, "alone", "parser.ParseRequest") as process:
