@@ -610,6 +610,7 @@ class Run(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     state: Global___RunState.ValueType
@@ -620,6 +621,10 @@ class Run(_message.Message):
     """The verdict in one line, once there is one."""
     owner: _builtins.str
     """Who started it: the name of their token; empty where tokens have no names."""
+    interrupted: _builtins.bool
+    """Whether it has not ended and no live process works on it: its own was killed. Start goes on with it, and so does an
+    orchestrator that takes over others' runs. In answers of Get and List only.
+    """
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Its stages, in order."""
@@ -663,10 +668,11 @@ class Run(_message.Message):
         prompt: _builtins.str = ...,
         verdict: _builtins.str = ...,
         owner: _builtins.str = ...,
+        interrupted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "ledger", b"ledger", "question", b"question", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "ledger", b"ledger", "name", b"name", "owner", b"owner", "prompt", b"prompt", "question", b"question", "result", b"result", "stages", b"stages", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "interrupted", b"interrupted", "ledger", b"ledger", "name", b"name", "owner", b"owner", "prompt", b"prompt", "question", b"question", "result", b"result", "stages", b"stages", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
