@@ -172,9 +172,9 @@ def test_a_million_votes() -> None:
     tracemalloc.stop()  # it makes everything ten times as slow
     assert each * number < 1e9
     votes = Votes()
-    started = time.perf_counter()
+    started = time.process_time()
     for n in range(number):
         votes.add(f"Question: what is number {n * 7 % inputs}?", str(n % 7))
     assert len({votes.best(text) for text in votes}) > 1
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert (votes.total, len(votes)) == (number, inputs)
