@@ -135,20 +135,22 @@ def _unary(handler: Any, method: str) -> Any:
 def _stream(handler: Any, method: str) -> Any:
     async def call(data: bytes, context: Any) -> AsyncIterator[Any]:
         async with (
-            _errors(method, context),
+            _errors(method, context) as served,
             contextlib.aclosing(handler.unary_stream(_deserialized(handler, data), context)) as responses,
         ):
             async for response in responses:
-                yield _serialized(handler, response)
+                data = _serialized(handler, response)
+                served.sends(response)
+                yield data
 
     return call
 
 
 @contextlib.asynccontextmanager
-async def _errors(method: str, context: Any) -> AsyncIterator[None]:
+async def _errors(method: str, context: Any) -> AsyncIterator[telemetry.Observed]:
     with telemetry.served(method, context) as call:
         try:
-            yield
+            yield call
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:

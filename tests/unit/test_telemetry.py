@@ -22,7 +22,7 @@ import yaml
 from bench import telemetry as cost
 from services.kit import logs, telemetry
 from services.kit.channel import dial, stream
-from services.kit.errors import FailedPrecondition, NoFreeSlot, NotFound
+from services.kit.errors import FailedPrecondition, NotFound
 from services.kit.settings import Settings
 from services.kit.telemetry.metrics import METRICS, Histogram
 from services.kit.worker import run
@@ -102,6 +102,7 @@ def test_nothing_is_on_by_default(settings: Settings) -> None:
     """The default settings switch nothing on."""
     assert not telemetry.start(settings, "parser")
     assert telemetry.metrics_port() is None
+    assert Settings(metrics_port="").metrics_port is None  # as compose hands on a variable that is not set
 
 
 # -- what there is to see
@@ -167,10 +168,8 @@ async def test_calls_are_counted_by_outcome(settings: Settings) -> None:
                 await stream(generate, ask("refuse", "two/generate"))
             waiting = asyncio.ensure_future(stream(generate, ask("wait", "three/generate")))
             await until(lambda: toy.stage.slots.taken, 30)
-            with pytest.raises(NoFreeSlot):
-                await stream(generate, ask("answer", "four/generate"), timeout_s=0.5)
             busy = await asyncio.to_thread(scraped)
-            queued = asyncio.ensure_future(stream(generate, ask("answer", "five/generate")))
+            queued = asyncio.ensure_future(stream(generate, ask("answer", "four/generate")))
             await until(lambda: telemetry.metrics.CALLS_WAITING._of(("generator",))._value.get() == 1, 30)
             toy.release.set()
             await asyncio.gather(waiting, queued)

@@ -45,7 +45,10 @@ class Observed:
         """It turned out to be of no use."""
 
     def waits(self) -> None:
-        """It waits for a free slot, as every other time this is said."""
+        """It waits for a free slot."""
+
+    def sends(self, response: Any) -> None:
+        """It sends that to its caller, who goes when the result has come: that is no cancel then."""
 
     def answered(self, cost: Ledger) -> None:
         """The LLM answered, at this cost."""
@@ -66,7 +69,7 @@ class _Observed(Observed):
         then: Callable[[_Observed, float], None],
         kind: str = "internal",
     ) -> None:
-        self.outcome, self.code, self.reason, self.waiting = "ok", "OK", "", False
+        self.outcome, self.code, self.reason, self.waiting, self._sent = "ok", "OK", "", False, False
         self.there, self._then = there, then
         self._began = time.monotonic()
         self._span: Span | None = None
@@ -88,6 +91,8 @@ class _Observed(Observed):
             self._span.end(self.reason if self.outcome == "failed" else "")
 
     def failed(self, code: str, reason: str) -> None:
+        if self._sent and code == "CANCELLED":
+            return
         self.outcome, self.code, self.reason = "cancelled" if code == "CANCELLED" else "failed", code, reason
 
     def skipped(self) -> None:
@@ -97,6 +102,10 @@ class _Observed(Observed):
         if not self.waiting:
             self.waiting = True
             metrics.CALLS_WAITING.add(1, self.there.service)
+
+    def sends(self, response: Any) -> None:
+        events = response.DESCRIPTOR.oneofs_by_name.get("event")
+        self._sent |= events is not None and response.WhichOneof("event") == "result"
 
     def answered(self, cost: Ledger) -> None:
         self.outcome = "invalid" if cost.invalid else "ok"
