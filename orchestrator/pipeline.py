@@ -35,7 +35,7 @@ from orchestrator.steps import datasets, evaluate, generate, models, parse, prep
 from orchestrator.steps.step import Outcome, Step
 from services.kit import telemetry
 from services.kit.artifacts import open_store
-from services.kit.errors import Aborted, P2MError
+from services.kit.errors import Aborted, P2MError, Unavailable
 from services.kit.settings import Settings
 from services.kit.status import as_p2m_error
 from services.kit.values import Ledger, Progress
@@ -143,15 +143,13 @@ class Pipeline:
             await execution.one("report")
         except PortableWorkflowError as failure:
             error = run_pb2.RunError(**failure.data)  # type: ignore[arg-type]
-            await asyncio.to_thread(self._runs.finish, name, run_pb2.RUN_STATE_FAILED, error=error)
+            await _written(self._runs.finish, name, run_pb2.RUN_STATE_FAILED, error=error)
             telemetry.metrics.RUNS_ENDED.add(1, "failed")
         else:
             result = ParseDict(execution.done["report"]["result"], common_pb2.Artifact())
             measured = execution.done["evaluate"]
             verdict = f"{measured['verdict'].replace('_', ' ').capitalize()}: {measured['verdict_reason']}"
-            await asyncio.to_thread(
-                self._runs.finish, name, run_pb2.RUN_STATE_SUCCEEDED, result=result, verdict=verdict
-            )
+            await _written(self._runs.finish, name, run_pb2.RUN_STATE_SUCCEEDED, result=result, verdict=verdict)
             telemetry.metrics.RUNS_ENDED.add(1, "succeeded")
         finally:
             if self._tasks.get(name) is task:
@@ -174,7 +172,7 @@ class Pipeline:
         try:
             with telemetry.stage(name, stored.created_at, stage) as observed:
                 async with _Reporter(self._runs, name, stage) as report:
-                    standing = await asyncio.to_thread(self._runs.get, name)
+                    standing = await _written(self._runs.get, name)
                     parent = await self._parent(stored.options.improve)
                     step = Step(
                         name,
@@ -210,10 +208,10 @@ class Pipeline:
     async def _undisturbed(self, name: str) -> None:
         """Returns once nobody is removing what this run, or the one that it improves, has left; and says in the store
         that this database's runs use it, so that no sweep for another's removes theirs."""
-        options = (await asyncio.to_thread(self._runs.stored, name)).options
+        options = (await _written(self._runs.stored, name)).options
         reserved = True
         while reserved:
-            reserved = await asyncio.to_thread(self._reservations.held, (name, options.improve or name))
+            reserved = await _written(self._reservations.held, (name, options.improve or name))
             await asyncio.sleep(_ANSWER_INTERVAL_S if reserved else 0)
         if self._registered:
             return
@@ -228,12 +226,12 @@ class Pipeline:
         """What the run to improve has recorded: it has ended, so that is the same in every attempt."""
         if not name:
             return {}
-        return await self.recorded((await asyncio.to_thread(self._runs.stored, name)).workflow)
+        return await self.recorded((await _written(self._runs.stored, name)).workflow)
 
     async def _owned(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """A call on the rows. Where the run is no longer this process's, the step ends and nothing is recorded."""
         try:
-            return await asyncio.to_thread(function, *arguments)
+            return await _written(function, *arguments)
         except Aborted as error:
             log.info("%s", error)
             raise asyncio.CancelledError from error
@@ -367,6 +365,8 @@ class _Reporter:
         for progress in waiting:
             try:
                 await asyncio.to_thread(self._write, progress)
+            except Unavailable as error:
+                log.warning("progress is not told: %s", error.message)  # the work does not wait for it
             except Aborted:
                 if self._owner is not None:
                     self._owner.cancel()
@@ -394,6 +394,18 @@ def delete_workflows(settings: Settings, run: str, newest: str) -> None:
         client.delete_workflows([f"{run}#{number}" for number in range(1, int(newest.rpartition("#")[2]) + 1)])
     finally:
         client.destroy()
+
+
+async def _written(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """A call on the rows that waits for a database that is away, without end, as the engine does for its own rows."""
+    wait = 0.2
+    while True:
+        try:
+            return await asyncio.to_thread(function, *arguments, **named)
+        except Unavailable as error:
+            log.warning("%s It is tried again.", error.message)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 5.0)
 
 
 _current: Pipeline | None = None

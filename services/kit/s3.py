@@ -3,7 +3,8 @@
     S3Store.from_settings(settings)      "s3://bucket" at P2M_S3_ENDPOINT; no request is made before the first operation
 
 The bucket is made by the first write that misses it. A refused or broken connection is tried three times within some
-seconds, then it is Unavailable with the endpoint's name.
+seconds; a server that has answered before is waited for as `patience` says; then it is Unavailable with the endpoint's
+name.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from services.kit.errors import (
     from_os_error,
 )
 from services.kit.files import replacing
+from services.kit.patience import Patience, patient
 from services.kit.settings import Settings
 
 # A part is held in memory, three at a time; S3 takes at most 10,000 parts: 160 GB.
@@ -45,7 +47,8 @@ _FULL = frozenset({"XMinioStorageFull", "QuotaExceeded", "EntityTooLarge"})
 class S3Store:
     """Keys are objects of one bucket; S3 itself makes every write atomic."""
 
-    def __init__(self, client: Minio, bucket: str, endpoint: str, region: str) -> None:
+    def __init__(self, client: Minio, bucket: str, endpoint: str, region: str, patience_s: float = 0.0) -> None:
+        self.patience = Patience(patience_s)
         self._client = client
         self._bucket = bucket
         self._region = region
@@ -69,7 +72,7 @@ class S3Store:
             raise_on_status=False,
         )
         pool = urllib3.PoolManager(
-            timeout=Timeout(connect=2.0, read=60.0), retries=retries, maxsize=16, ca_certs=certifi.where()
+            timeout=Timeout(connect=2.0, read=30.0), retries=retries, maxsize=16, ca_certs=certifi.where()
         )
         client = Minio(
             settings.s3_endpoint,
@@ -79,8 +82,9 @@ class S3Store:
             region=settings.s3_region,
             http_client=pool,
         )
-        return cls(client, bucket, settings.s3_endpoint, settings.s3_region)
+        return cls(client, bucket, settings.s3_endpoint, settings.s3_region, settings.store_patience_s)
 
+    @patient
     def put(self, key: str, data: bytes) -> None:
         check_key(key)
         self._write(
@@ -88,16 +92,19 @@ class S3Store:
             lambda: self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), part_size=_PART_BYTES),
         )
 
+    @patient
     def put_file(self, key: str, path: Path) -> None:
         check_key(key)
         self._write(
             f"Writing {key}", lambda: self._client.fput_object(self._bucket, key, str(path), part_size=_PART_BYTES)
         )
 
+    @patient
     def get(self, key: str) -> bytes:
         with self._object(key) as response:
             return response.read()
 
+    @patient
     def get_file(self, key: str, path: Path) -> None:
         with self._object(key) as response, replacing(path) as temporary, temporary.open("wb") as file:
             shutil.copyfileobj(response, file, 1 << 20)
@@ -106,6 +113,7 @@ class S3Store:
         found = self.stat(key)
         return None if found is None else found.size
 
+    @patient
     def stat(self, key: str) -> Entry | None:
         check_key(key)
         try:
@@ -115,6 +123,7 @@ class S3Store:
             return None
         return Entry(key, found.size or 0, found.last_modified.timestamp() if found.last_modified else 0.0)
 
+    @patient
     def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
         try:
@@ -132,6 +141,7 @@ class S3Store:
                     modified = item.last_modified.timestamp() if item.last_modified else 0.0
                     yield Entry(item.object_name, item.size or 0, modified)
 
+    @patient
     def delete(self, key: str) -> None:
         check_key(key)
         with contextlib.suppress(NotFound), self._errors(f"Deleting {key}"):
