@@ -55,7 +55,7 @@ async def attempt(system: System, trial: Trial, seed: int) -> dict[str, Any]:
             link.heal()
     try:
         await _all_up(system)
-    except P2MError as error:
+    except RuntimeError as error:
         noted.wrong.append(f"not up again: {error}")
     found = {"taken_up_s": noted.taken_up_s, "child_s": noted.child_s, "again": again}
     return asdict(trial) | found | {"seed": seed, "seconds": time.time() - began, "wrong": noted.wrong}

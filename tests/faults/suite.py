@@ -48,6 +48,16 @@ async def run(trials: list[Trial], seed: int, results: Path, seconds: float) -> 
     return failed
 
 
+def _share(trial: Trial) -> float:
+    """Where the trial stands among its kind, 0 to 1: sorted by it the kinds take turns."""
+    first = 0
+    for kind, number in NUMBERS.items():
+        if kind == trial.kind:
+            return (trial.number - first) / number
+        first += number
+    raise ValueError(trial.kind)
+
+
 def summary(results: Path) -> str:
     """A table of what is in the file, by kind and how: tried, held, median and longest seconds."""
     by: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -119,7 +129,7 @@ def main() -> int:
         and trial.kind in args.kinds.split(",") and trial.number % shards == shard
         and args.stack in ("all", "real" if trial.real else "small")
     ]  # fmt: skip
-    trials.sort(key=lambda trial: trial.real)
+    trials.sort(key=lambda trial: (trial.real, _share(trial)))
     failed = asyncio.run(run(trials, args.seed, args.results, args.seconds))
     by = Counter(not one["wrong"] for one in read(args.results).values())
     print(f"{by[True]} held, {by[False]} did not, of {sum(NUMBERS.values())}")

@@ -76,11 +76,18 @@ class System:
             )  # fmt: skip
 
     async def ready(self, who: str) -> None:
-        """Returns once it is SERVING."""
+        """Returns once it is SERVING; RuntimeError with the end of its log where it ends before, or takes too long."""
         channel = dial(f"127.0.0.1:{self.ports[who]}", self.settings)
+        serving = asyncio.ensure_future(wait_until_serving(channel, READY_WITHIN_S))
+        ended = asyncio.ensure_future(self.processes[who].wait())
         try:
-            await wait_until_serving(channel, READY_WITHIN_S)
+            await asyncio.wait([serving, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done() or serving.exception() is not None:
+                raise RuntimeError(f"{who} is not ready:\n{(self.folder / f'{who}.log').read_text()[-3000:]}")
         finally:
+            for waiting in (serving, ended):
+                waiting.cancel()
+            await asyncio.gather(serving, ended, return_exceptions=True)
             await channel.close()
 
     async def ended(self, who: str) -> None:

@@ -39,6 +39,7 @@ class Proxy:
         self.port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._cut = False
         self._there, self._back = asyncio.Event(), asyncio.Event()
         self._delay_s = 0.0
@@ -54,7 +55,8 @@ class Proxy:
         assert self._server is not None
         self._server.close()
         self._reset()
-        await asyncio.sleep(0)
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5.0)
 
     @property
     def address(self) -> str:
@@ -89,6 +91,10 @@ class Proxy:
         self.slow()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         if self._cut:
             _abort(writer)
             return

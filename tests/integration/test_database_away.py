@@ -1,0 +1,59 @@
+"""A PostgreSQL that restarts: what asks it waits or is told, and nothing that it had is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from p2m.run.v1 import run_pb2
+
+from orchestrator import pipeline
+from orchestrator.runs import Runs, open_engine
+from services.kit.errors import Unavailable
+from services.kit.settings import Settings
+from tests.support.postgres import Postgres, postgres
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    """A server of the tests' own."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def runs(database: Postgres, settings: Settings) -> Iterator[Runs]:
+    """The rows, in an own process's name."""
+    engine = open_engine(settings.model_copy(update={"database": database.url}))
+    runs = Runs(engine, "tests")
+    runs.create_tables()
+    yield runs
+    engine.dispose()
+
+
+def test_a_database_that_is_away_is_unavailable(database: Postgres, runs: Runs) -> None:
+    """Whoever asks meanwhile is told UNAVAILABLE and why, and asks again with success."""
+    assert runs.add("away", "digest", "A prompt.", run_pb2.RunOptions())
+    database.stop("immediate")
+    try:
+        with pytest.raises(Unavailable, match="database is out of reach") as caught:
+            runs.get("away")
+    finally:
+        database.start()
+    assert caught.value.reason == "DATABASE_UNREACHABLE"
+    assert runs.get("away").name == "away"
+
+
+async def test_a_run_waits_for_its_database(database: Postgres, runs: Runs) -> None:
+    """What a run writes while the database restarts is written once it is back."""
+    await asyncio.to_thread(runs.add, "waits", "digest", "A prompt.", run_pb2.RunOptions())
+    await asyncio.to_thread(database.stop)
+    writing = asyncio.create_task(pipeline._written(runs.begin_stage, "waits", "parse"))
+    try:
+        assert not (await asyncio.wait([writing], timeout=1.0))[0]
+    finally:
+        await asyncio.to_thread(database.start)
+    await asyncio.wait_for(writing, 60)
+    run = await asyncio.to_thread(runs.get, "waits")
+    assert run.stages[0].state == run_pb2.STAGE_STATE_RUNNING
