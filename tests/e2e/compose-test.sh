@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the images, starts the stack, and has tests/e2e/test_compose.py run prompts through it, scale, kill and stop it.
+# Builds the images and has tests/e2e/test_containers.py start the stack, run prompts through it, scale, kill and stop it.
 #
 # With an engine on this machine it uses that. Without one it starts what ../shared/tools/container-engine.sh gives: a real
 # engine and Compose from packages, no registry; object store and database then come from tests/e2e/images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${P2M_CONTAINER_ENGINE:-../shared/tools/container-engine.sh}
-test="$PWD/.venv/bin/python -m pytest -m compose tests/e2e/test_compose.py"
+test="$PWD/.venv/bin/python -m pytest -x -s -m compose tests/e2e/test_containers.py"
 
 if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
   docker compose --profile demo build

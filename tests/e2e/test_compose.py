@@ -1,10 +1,8 @@
-"""The stack of docker-compose.yml: its form, and, with `make compose-test`, a run through all of its containers."""
+"""The form of docker-compose.yml. `test_containers.py` starts it."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,33 +68,3 @@ def test_only_the_demo_is_published_and_only_here(stack: dict[str, Any]) -> None
     """No port is open to other machines."""
     published = {name: part["ports"] for name, part in stack["services"].items() if "ports" in part}
     assert published == {"demo": ["127.0.0.1:7860:7860"]}
-
-
-@pytest.fixture
-def compose(tmp_path: Path) -> Iterator[Any]:
-    """`compose("up", ...)` of a project of the test's own, taken down with its volumes at the end."""
-
-    def run(*arguments: str, timeout_s: float = 600) -> str:
-        command = ["docker", "compose", "-p", "p2m-test", *arguments]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-        assert ended.returncode == 0, (ended.stdout + ended.stderr)[-5000:]
-        return ended.stdout
-
-    yield run
-    run("--profile", "demo", "--profile", "tools", "down", "--volumes", "--timeout", "20")
-
-
-@pytest.mark.compose
-@pytest.mark.timeout(3600)
-def test_a_run_goes_through_all_containers(compose: Any) -> None:
-    """The images build, every container becomes healthy, and a prompt becomes a measured model, without any LLM."""
-    compose("build", timeout_s=1800)
-    compose("up", "--wait", timeout_s=600)
-    said = compose(
-        "run", "--rm", "p2m", "run", "/app/examples/normalise-dates/prompt.txt", "--name", "compose",
-        "--skip", "generate", "--dataset", "p2m/normalise-dates", "--max-train-time", "60s", "--max-rows", "200",
-        "--connect", "orchestrator:50050", "--out", "/tmp/result",
-    )  # fmt: skip
-    assert said
-    listed = compose("run", "--rm", "p2m", "show", "compose", "--connect", "orchestrator:50050")
-    assert "exact" in listed.lower()

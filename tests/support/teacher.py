@@ -131,6 +131,7 @@ class ScriptedTeacher:
         formats: Iterable[str] = ("json_schema", "json_object", "text"),
         tells_slots: int | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.answers = answers or {}
         self.latency = latency
@@ -142,6 +143,7 @@ class ScriptedTeacher:
         self.formats = frozenset(formats)
         self.tells_slots = tells_slots
         self.port = port
+        self.host = host
         self.requests: list[dict[str, Any]] = []
         self.count: Counter[str] = Counter()
         self.by_schema: Counter[str] = Counter()
@@ -175,7 +177,7 @@ class ScriptedTeacher:
             app.router.add_get("/props", self._props)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=4096).start()
+        await web.TCPSite(self._runner, self.host, self.port, backlog=4096).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -384,6 +386,7 @@ _FAULTS = {"401": WRONG_KEY, "429": BUSY, "503": OVERLOADED, "nonsense": NONSENS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; in a container of its own: 0.0.0.0")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds an answer takes")
     parser.add_argument("--rpm", type=int, help="requests a minute that are let in")
     parser.add_argument("--max-concurrent", type=int, help="requests served at once; the others queue")
@@ -391,7 +394,7 @@ def main() -> None:
     args = parser.parse_args()
     teacher = ScriptedTeacher(
         latency=args.latency, rpm=args.rpm, max_concurrent=args.max_concurrent, port=args.port,
-        always=_FAULTS.get(args.always),
+        host=args.host, always=_FAULTS.get(args.always),
     )  # fmt: skip
     asyncio.run(_serve(teacher))
 
