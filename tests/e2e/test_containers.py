@@ -65,6 +65,24 @@ def test_images(stack: Stack) -> None:
     assert {name: size for name, size in sizes.items() if name in WITHOUT_TORCH and size >= 400} == {}
 
 
+def test_the_bill_of_materials(stack: Stack) -> None:
+    """The build target lists what is in an image, in CycloneDX."""
+    bill = json.loads(stack.docker("run", "--rm", "--network", "none", "p2m-bill-parser"))
+    versions = {one["name"].lower(): one["version"] for one in bill["components"]}
+    print(f"   {len(versions)} components in the parser's, grpcio {versions['grpcio']}")
+    assert bill["bomFormat"] == "CycloneDX" and "torch" not in versions
+
+
+def test_the_overlay_for_gpus(stack: Stack) -> None:
+    """It gives the trainer and the evaluator a GPU, and Compose takes it. (No container has one here.)"""
+    files = ("-f", "docker-compose.yml", "-f", "compose.gpu.yml")
+    merged = json.loads(stack.compose(*files, "config", "--format", "json"))
+    for name in ("trainer", "evaluator"):
+        (device,) = merged["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["driver"] == "nvidia" and "gpu" in device["capabilities"]
+        assert merged["services"][name]["read_only"]
+
+
 def test_up(stack: Stack) -> None:
     """All parts become healthy by one command, none as root, with a root that is read-only and no key in its
     environment; the key is in the files of those who use it and of no other."""
