@@ -18,6 +18,8 @@ from orchestrator.runs import create_absent
 # A heartbeat is written every INTERVAL_S; after EXPIRES_S without one an executor of another machine counts as dead.
 INTERVAL_S = 2.0
 EXPIRES_S = 30.0
+# Before that, one that cannot write its heartbeat stops what it is at: by then another may have its runs.
+LETS_GO_S = 20.0
 
 _schema = sa.MetaData()
 _executors = sa.Table(

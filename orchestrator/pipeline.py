@@ -259,7 +259,20 @@ class Pipeline:
         DBOS.listen_queues([self._queue])
         _current = self
         DBOS.launch()
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Takes what is queued for this process; again, where somebody took it for dead and removed its queue."""
         await DBOS.register_queue_async(self._queue, polling_interval_sec=0.1)
+
+    def let_go(self) -> list[asyncio.Task[Any]]:
+        """Stops what runs here and writes nothing of it; the tasks end as soon as the database lets them."""
+        stopped = [*self._tasks.items()]
+        for name, task in stopped:
+            log.warning("the database is out of reach: the run %s is let go", name)
+            del self._tasks[name]
+            task.cancel()
+        return [task for _, task in stopped]
 
     async def start(self, name: str, workflow: str) -> None:
         """Begins a workflow of a run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from services.kit.errors import P2MError
 from services.kit.settings import SERVICES
 from tests.faults import audit
 from tests.faults.trials import REQUESTS, Trial
-from tests.support.cluster import ORCHESTRATORS, System
+from tests.support.cluster import DATABASE, ORCHESTRATORS, OTHER_DATABASE, System
 from tests.support.models import tiny_t5
 from tests.support.processes import is_alive
+from tests.support.proxy import Proxy
 from tests.support.teacher import TOY_PROMPT
 
 # How long a run may take with its fault, and how soon the fault must have come.
@@ -93,14 +95,14 @@ async def _kill(system: System, trial: Trial, run: str, noted: Noted) -> None:
     await _remember(system, run, noted)
     if orchestrates:
         noted.hit = trial.where
-        noted.taken_up_s = await _taken_up(system, run, killed)
+        other = next(one for one in ORCHESTRATORS if one != trial.who)
+        noted.taken_up_s = await _taken_up(system, run, other, killed)
     await system.start(trial.who)
     await _until_ended(system, trial, run)
 
 
-async def _taken_up(system: System, run: str, killed: float) -> float:
+async def _taken_up(system: System, run: str, other: str, killed: float) -> float:
     """Seconds until the other orchestrator was at the run; or had ended it, where all steps were done."""
-    other = next(one for one in ORCHESTRATORS if system.processes[one].returncode is None)
     while True:
         for event in system.events():
             if event["at"] > killed and event["who"] == other and event["id"].startswith(f"{run}/"):
@@ -111,17 +113,31 @@ async def _taken_up(system: System, run: str, killed: float) -> float:
         await asyncio.sleep(0.05)
 
 
+async def _apart(system: System, trial: Trial, run: str, noted: Noted) -> None:
+    if trial.who in ORCHESTRATORS:
+        await _kill(system, trial, run, noted)
+        return
+    await _start(system, trial, run)
+    await _reached(system, trial, run)
+    lost = time.time()
+    _break(_link(system, trial), trial.how)
+    noted.hit = trial.where
+    other = next(one for one in ORCHESTRATORS if one != trial.owner)
+    noted.taken_up_s = await _taken_up(system, run, other, lost)
+    await asyncio.sleep(max(0.0, lost + trial.seconds - time.time()))
+    _link(system, trial).heal()
+    await _until_ended(system, trial, run)
+    # It must be as good as new: what is queued for it is taken, though it was held to be dead.
+    again = dataclasses.replace(trial, kind="cancel")
+    await _cancel(system, again, f"{run}-again", Noted())
+
+
 async def _partition(system: System, trial: Trial, run: str, noted: Noted) -> None:
-    link = system.links[trial.who]
+    link = _link(system, trial)
     await _start(system, trial, run)
     await _reached(system, trial, run)
     await _remember(system, run, noted)
-    if trial.how == "cut":
-        link.cut()
-    elif trial.how == "strand":
-        link.strand()
-    else:
-        link.hold(there=trial.how != "hold-back", back=trial.how != "hold-there")
+    _break(link, trial.how)
     await asyncio.sleep(trial.seconds)
     await _remember(system, run, noted)
     link.heal()
@@ -129,7 +145,7 @@ async def _partition(system: System, trial: Trial, run: str, noted: Noted) -> No
 
 
 async def _slow(system: System, trial: Trial, run: str, noted: Noted) -> None:
-    system.links[trial.who].slow(trial.delay_s, trial.bytes_per_s)
+    _link(system, trial).slow(trial.delay_s, trial.bytes_per_s)
     await _start(system, trial, run)
     await _until_ended(system, trial, run)
 
@@ -173,10 +189,26 @@ async def _cancel(system: System, trial: Trial, run: str, noted: Noted) -> None:
 
 _FAULTS = {
     "kill": _kill, "partition": _partition, "slow": _slow, "store": _store, "database": _database, "cancel": _cancel,
+    "apart": _apart,
 }  # fmt: skip
 
 
 # -- steps
+
+
+def _link(system: System, trial: Trial) -> Proxy:
+    """The link of the fault; to the database each orchestrator has one of its own."""
+    other = trial.who == DATABASE and trial.owner == ORCHESTRATORS[1]
+    return system.links[OTHER_DATABASE if other else trial.who]
+
+
+def _break(link: Proxy, how: str) -> None:
+    if how == "cut":
+        link.cut()
+    elif how == "strand":
+        link.strand()
+    else:
+        link.hold(there=how != "hold-back", back=how != "hold-there")
 
 
 async def _start(system: System, trial: Trial, run: str) -> None:

@@ -32,11 +32,11 @@ async def run(trials: list[Trial], seed: int, results: Path, seconds: float) -> 
     until = time.monotonic() + seconds
     left, failed = list(trials), 0
     while left and time.monotonic() < until:
-        real = left[0].real
+        real, apart = left[0].real, left[0].apart
         with tempfile.TemporaryDirectory(prefix="p2m-faults-") as folder:
-            async with cluster(Path(folder) / "cluster", real=real) as system:
+            async with cluster(Path(folder) / "cluster", real=real, apart=apart) as system:
                 held = True
-                while held and left and left[0].real == real and time.monotonic() < until:
+                while held and left and (left[0].real, left[0].apart) == (real, apart) and time.monotonic() < until:
                     found = await attempt(system, left.pop(0), seed)
                     held = not found["wrong"]
                     failed += not held
@@ -129,7 +129,7 @@ def main() -> int:
         and trial.kind in args.kinds.split(",") and trial.number % shards == shard
         and args.stack in ("all", "real" if trial.real else "small")
     ]  # fmt: skip
-    trials.sort(key=lambda trial: (trial.real, _share(trial)))
+    trials.sort(key=lambda trial: (trial.real, trial.apart, _share(trial)))
     failed = asyncio.run(run(trials, args.seed, args.results, args.seconds))
     by = Counter(not one["wrong"] for one in read(args.results).values())
     print(f"{by[True]} held, {by[False]} did not, of {sum(NUMBERS.values())}")

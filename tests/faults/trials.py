@@ -6,6 +6,8 @@
     store        20   SeaweedFS is killed and started again
     database     20   PostgreSQL is stopped and started again, half of them as a crash
     cancel       10   a run is cancelled while its training's child works, and started again
+    apart        10   two orchestrators as on two machines: six times the owner loses the database for 45 s, four times
+                      it is killed; the other may know it by the heartbeat alone
 
 28 of the kills, one of each victim at each point, are tried on the six real services, all else on the small ones
 (tests.support.small).
@@ -21,7 +23,7 @@ from services.kit.settings import SERVICES
 from tests.support.cluster import DATABASE, LINKS, ORCHESTRATORS, OWN_STORE, STORE, TEACHER
 from tests.support.killable import POINTS
 
-NUMBERS = {"kill": 200, "partition": 50, "slow": 50, "store": 20, "database": 20, "cancel": 10}
+NUMBERS = {"kill": 200, "partition": 50, "slow": 50, "store": 20, "database": 20, "cancel": 10, "apart": 10}
 WAYS = ("cut", "hold", "hold-there", "hold-back", "strand")
 # What each service is asked in a run, as (stage, type of the request).
 REQUESTS = {
@@ -49,6 +51,7 @@ class Trial:
     owner: str
     """The orchestrator that is given the run."""
     real: bool = False
+    apart: bool = False
     seconds: float = 0.0
     """How long a partition lasts."""
     delay_s: float = 0.0
@@ -107,6 +110,14 @@ def _cancel(rng: random.Random, index: int, number: int) -> Trial:
     return Trial(number, "cancel", "trainer", "train", "cancel", rng.choice(ORCHESTRATORS))
 
 
+def _apart(rng: random.Random, index: int, number: int) -> Trial:
+    owner = ORCHESTRATORS[index % 2]
+    if index >= 6:
+        return Trial(number, "apart", owner, "train", POINTS[index - 6], owner, apart=True)
+    return Trial(number, "apart", DATABASE, rng.choice(STAGES[:-1]), WAYS[index // 2 % 2], owner, apart=True,
+                 seconds=45.0)  # fmt: skip
+
+
 def _stage_on(rng: random.Random, link: str) -> str:
     """A stage that uses the link."""
     if link in REQUESTS:
@@ -118,4 +129,5 @@ def _stage_on(rng: random.Random, link: str) -> str:
 
 _DRAW = {
     "kill": _kill, "partition": _partition, "slow": _slow, "store": _store, "database": _database, "cancel": _cancel,
+    "apart": _apart,
 }  # fmt: skip

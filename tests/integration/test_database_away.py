@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from p2m.run.v1 import run_pb2
@@ -57,3 +58,14 @@ async def test_a_run_waits_for_its_database(database: Postgres, runs: Runs) -> N
     await asyncio.wait_for(writing, 60)
     run = await asyncio.to_thread(runs.get, "waits")
     assert run.stages[0].state == run_pb2.STAGE_STATE_RUNNING
+
+
+def test_tables_are_made_by_many_at_once(database: Postgres, settings: Settings) -> None:
+    """Processes that start together on an empty database all find its tables made."""
+    database.run("createdb", "-h", "127.0.0.1", "-p", str(database.port), "-U", "p2m", "together")
+    url = database.url.replace("/postgres", "/together")
+    engines = [open_engine(settings.model_copy(update={"database": url})) for _ in range(8)]
+    with ThreadPoolExecutor(len(engines)) as threads:
+        list(threads.map(lambda engine: Runs(engine, "tests").create_tables(), engines))
+    for engine in engines:
+        engine.dispose()

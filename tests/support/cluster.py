@@ -40,6 +40,8 @@ from tests.support.teacher import ScriptedTeacher, prompt_of
 ORCHESTRATORS = ("orchestrator-a", "orchestrator-b")
 STORE, OWN_STORE, DATABASE, TEACHER = "store", "store-of-orchestrators", "database", "teacher"
 LINKS = (*SERVICES, STORE, OWN_STORE, DATABASE, TEACHER)
+# The second orchestrator's own way to the database: the first one's is DATABASE.
+OTHER_DATABASE = "database-of-b"
 READY_WITHIN_S = 120.0
 _MARK = "P2M_FAULTS_MARK"
 _ANSWER_S = 0.02
@@ -56,6 +58,8 @@ class System:
     database: Postgres
     links: dict[str, Proxy]
     real: bool
+    apart: bool = False
+    """Whether the orchestrators are to take each other for processes of other machines."""
     ports: dict[str, int] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
@@ -106,20 +110,20 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, *, real: bool = False, both: bool = True) -> AsyncIterator[System]:
-    """Everything SERVING. `real`: the six real services; `both`: two orchestrators, else one."""
+async def cluster(folder: Path, *, real: bool = False, apart: bool = False) -> AsyncIterator[System]:
+    """Everything SERVING. `real`: the six real services; `apart`: see `System`."""
     (folder / "s3").mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(seaweed(folder / "s3"))
         database = stack.enter_context(postgres())
         own = await asyncio.to_thread(_settings, folder, store, database)
-        system = System(folder, own, store, database, {}, real)
+        system = System(folder, own, store, database, {}, real, apart)
         teacher = await stack.enter_async_context(_teacher(system))
-        wanted = SERVICES + (ORCHESTRATORS if both else ORCHESTRATORS[:1])
+        wanted = SERVICES + ORCHESTRATORS
         system.ports = dict(zip(wanted, free_ports(len(wanted)), strict=True))
         ends = {name: system.ports[name] for name in SERVICES} | {
             STORE: int(store.endpoint.rpartition(":")[2]), OWN_STORE: int(store.endpoint.rpartition(":")[2]),
-            DATABASE: database.port, TEACHER: teacher.port,
+            DATABASE: database.port, OTHER_DATABASE: database.port, TEACHER: teacher.port,
         }  # fmt: skip
         for name, port in ends.items():
             system.links[name] = await stack.enter_async_context(Proxy("127.0.0.1", port))
@@ -155,14 +159,19 @@ def _environment(system: System, who: str) -> dict[str, str]:
     orchestrates = who in ORCHESTRATORS
     return {
         _MARK: system.mark, "P2M_FAULTS_SERVICE": who, "P2M_FAULTS_CHILD": str(system.folder),
+        "P2M_FAULTS_APART": "1" if system.apart else "",
         "P2M_HOME": str(settings.home), "P2M_CATALOGUE": str(settings.catalogue), "P2M_PORT": str(system.ports[who]),
         "P2M_STORE": settings.store, "P2M_S3_ENDPOINT": links[OWN_STORE if orchestrates else STORE].address,
         "P2M_S3_ACCESS_KEY": settings.s3_access_key, "P2M_S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
-        "P2M_DATABASE": system.database.url_at(links[DATABASE].port), "P2M_GRACE_S": str(settings.grace_s),
+        "P2M_DATABASE": system.database.url_at(links[_database(who)].port), "P2M_GRACE_S": str(settings.grace_s),
         "OPENAI_BASE_URL": f"http://{links[TEACHER].address}/v1", "OPENAI_API_KEY": "a key", "HF_HUB_OFFLINE": "1",
         "P2M_LLM_CONCURRENCY": "4", "P2M_THREADS": "1",
         **{f"P2M_{name.upper()}_TARGET": links[name].address for name in SERVICES},
     }  # fmt: skip
+
+
+def _database(who: str) -> str:
+    return OTHER_DATABASE if who == ORCHESTRATORS[1] else DATABASE
 
 
 async def _end(system: System) -> None:
