@@ -263,6 +263,7 @@ def main(target: str) -> int:
         message = json.loads(line)
         with telemetry.received(message.get("where"), target):
             result = hosted(_request(message, hosted), context)
+            log.info("%s is done", target)
         send({"result": json.loads(to_json(result))})
         return 0
     except BrokenPipeError:  # the parent is gone
