@@ -94,7 +94,8 @@ class Job:
         known = self.attributes if self.attributes.labels else replace(self.attributes, labels=collection.labels)
         steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
         written = collection.sample(rng, shape.written)
-        drawn = rng if collection.repeated > _COPIES else None
+        # The largest size shows the same ones, so that the server's prefix cache helps; what is shown alone is copied.
+        drawn = None if shape is prompts.COMPLEX and collection.repeated <= _COPIES else rng
         text = prompts.messages(request.spec, shape, written, self.plan, size, steered, drawn)
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
         degrees = temperature(request, collection.kept, collection.repeated)

@@ -1,11 +1,12 @@
 """What the generator says to the LLM.
 
-    task, demonstrations          the same in every request of a size, first, so that the server's prefix cache helps
+    task                          the same in every request, first, so that the server's prefix cache helps
+    demonstrations                as many of them as the size says: the largest shows the same, a smaller one draws anew
     examples written already      drawn anew each time: to show variety, and to move away from what is there
     the wish                      last: how many, and what about
 
 Three sizes, as in prompt2model (Viswanathan et al., 2023), show more or fewer demonstrations: the many keep the LLM to
-the task, the few leave it room. The demonstrations of a smaller size are the first of a larger one's.
+the task, the few leave it room. Were the few always the same, an LLM would write one demonstration again and again.
 
 Before the first of many examples the LLM is asked what they may differ in (`proposal`).
 """

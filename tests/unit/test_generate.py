@@ -406,17 +406,22 @@ async def test_more_than_was_asked_for(settings: Settings) -> None:
 
 
 async def test_what_the_llm_reads(settings: Settings) -> None:
-    """Every request begins alike, ends with the wish, and later ones show examples that were written before."""
+    """Requests begin alike and end with the wish; few demonstrations are drawn; later ones show what was written."""
     own = settings.model_copy(update={"llm_concurrency": 1})
     async with ScriptedTeacher() as teacher:
         await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 90))
         asked = teacher.requests
     texts = [body["messages"][1]["content"] for body in asked]
     assert len({body["messages"][0]["content"] for body in asked}) == 1
-    opening = f'Task:\n{SPEC.instruction}\n\nExamples of the task:\n{{"input": "lamp red door", "output": "red"}}'
+    opening = f'Task:\n{SPEC.instruction}\n\nExamples of the task:\n{{"input": '
     assert all(text.startswith(opening) for text in texts)
-    shown = [text.partition("\n\nThese were written already")[0].count('{"input"') for text in texts]
-    assert set(shown) == {1, 2, 3}
+    shown = [text.partition("\n\nThese were written already")[0].partition("of the task:\n")[2] for text in texts]
+    by_number: dict[int, set[str]] = {}
+    for one in shown:
+        by_number.setdefault(one.count('{"input"'), set()).add(one)
+    assert by_number.keys() == {1, 2, 3}
+    assert len(by_number[1]) > 1
+    assert len(by_number[3]) == 1
     assert "written already" not in texts[0]
     assert all("written already" in text for text in texts[1:])
     assert "Write one new example of the task" in texts[0].split("\n\n")[-1]
