@@ -123,7 +123,7 @@ async def cancel(terminal: Terminal, settings: Settings, name: str, connect: str
         before = await client.get(name)
         if before.state in _STATUS:
             terminal.say(
-                f"Run {name} has ended already ({summary.state_word(before.state)}); there is nothing to cancel."
+                f"Run {name} has ended already ({summary.state_word(before)}); there is nothing to cancel."
             )
             return DONE
         await client.cancel(name)
@@ -313,7 +313,7 @@ def _record(settings: Settings, run: run_pb2.Run) -> dict[str, Any]:
 def _plain(run: run_pb2.Run) -> dict[str, Any]:
     """A run as JSON: fields as in the proto, states as one lower-case word."""
     plain: dict[str, Any] = MessageToDict(run, preserving_proto_field_name=True)
-    plain["state"] = summary.state_word(run.state)
+    plain["state"] = summary.state_word(run)
     for stage, message in zip(plain.get("stages", []), run.stages, strict=True):
         stage["state"] = run_pb2.StageState.Name(message.state).removeprefix("STAGE_STATE_").lower()
     return plain

@@ -168,6 +168,10 @@ class Runs:
 
     def __init__(self, engine: sa.Engine, executor: str) -> None:
         self.engine = engine
+Place = tuple[float, str]
+"""Where a run stands in the list: when it was made, and its name, since two may be made at once."""
+
+
         self.executor = executor
 
     def create_tables(self) -> None:
@@ -379,21 +383,32 @@ class Runs:
         with self.engine.connect() as connection:
             return self._run_message(connection, name)
 
-    def page(self, size: int, before: float | None, owner: str = "") -> tuple[list[run_pb2.Run], float | None]:
-        """Runs without stages, newest first, made before `before`; and the `before` of the next page.
+    def page(self, size: int, before: Place | None, owner: str = "") -> tuple[list[run_pb2.Run], Place | None]:
+        """Runs without stages, newest first, that come after the place `before`; and the place of the last of them.
 
         With an `owner` only those that it started.
         """
-        query = sa.select(_runs, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
-        query = query.order_by(_runs.c.created_at.desc()).limit(size + 1)
+        # Not the options, and of the prompt what is shown: either may be as long as a book.
+        prompt = sa.func.substr(_runs.c.prompt, 1, _PROMPT_SHOWN).label("prompt")
+        columns = [column for column in _runs.c if column.name not in ("prompt", "options")]
+        query = sa.select(*columns, prompt, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
+        query = query.order_by(_runs.c.created_at.desc(), _runs.c.name.desc()).limit(size + 1)
         if owner:
             query = query.where(_owners.c.owner == owner)
         if before is not None:
-            query = query.where(_runs.c.created_at < before)
+            # The first of the two conditions is what an index serves.
+            query = query.where(_runs.c.created_at <= before[0])
+            query = query.where(sa.or_(_runs.c.created_at < before[0], _runs.c.name < before[1]))
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         runs = [_bare_run(row, row.owner) for row in rows[:size]]
-        return runs, rows[size - 1].created_at if len(rows) > size else None
+        return runs, (rows[size - 1].created_at, rows[size - 1].name) if len(rows) > size else None
+
+    def executors(self, names: Sequence[str]) -> dict[str, str]:
+        """Which process works, or worked, on each of these runs."""
+        query = sa.select(_runs.c.name, _runs.c.executor).where(_runs.c.name.in_(names))
+        with self.engine.connect() as connection:
+            return {row.name: row.executor for row in connection.execute(query)}
 
     def changes(self, name: str, after: int) -> list[run_pb2.WatchResponse]:
         """The changes with a number above `after`, in order. NotFound for an unknown run."""

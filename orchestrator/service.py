@@ -16,7 +16,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -27,7 +27,7 @@ from orchestrator import attributes, constraints, exports, improve, mixing, run_
 from orchestrator.counts import by_state
 from orchestrator.executors import INTERVAL_S, Executors
 from orchestrator.pipeline import Pipeline
-from orchestrator.runs import UNFINISHED, Runs, StoredRun, name_taken, open_engine, under_way
+from orchestrator.runs import UNFINISHED, Place, Runs, StoredRun, name_taken, open_engine, under_way
 from orchestrator.stages import Stages
 from services.kit import telemetry
 from services.kit.artifacts import Artifacts
@@ -123,7 +123,9 @@ class RunService:
 
     async def Get(self, request: run_pb2.GetRequest, context: Any) -> run_pb2.GetResponse:
         await self._check_owner(request.name, context)
-        return run_pb2.GetResponse(run=await asyncio.to_thread(self._runs.get, request.name))
+        run = await asyncio.to_thread(self._runs.get, request.name)
+        await asyncio.to_thread(self._tell_interrupted, [run])
+        return run_pb2.GetResponse(run=run)
 
     async def Watch(self, request: run_pb2.WatchRequest, context: Any) -> AsyncIterator[run_pb2.WatchResponse]:
         await self._check_owner(request.name, context)
@@ -153,7 +155,8 @@ class RunService:
         runs, before = await asyncio.to_thread(
             self._runs.page, size, _page_token(request.page_token), CALLER.get().name
         )
-        return run_pb2.ListResponse(runs=runs, next_page_token="" if before is None else repr(before))
+        await asyncio.to_thread(self._tell_interrupted, runs)
+        return run_pb2.ListResponse(runs=runs, next_page_token="" if before is None else f"{before[0]!r}/{before[1]}")
 
     async def Choose(self, request: run_pb2.ChooseRequest, context: Any) -> run_pb2.ChooseResponse:
         await self._check_owner(request.name, context)
@@ -167,6 +170,16 @@ class RunService:
         assert self._stages is not None
         found = await run_data.datasets(run.name, run.options, recorded, self._stages)
         return run_pb2.DataResponse(datasets=found)
+
+    def _tell_interrupted(self, runs: Sequence[run_pb2.Run]) -> None:
+        """Sets `interrupted` of those whose process is gone."""
+        unfinished = [run for run in runs if run.state in UNFINISHED]
+        if not unfinished:
+            return
+        executors = self._runs.executors([run.name for run in unfinished])
+        lives = {executor: self._executors.lives(executor) for executor in {*executors.values()}}
+        for run in unfinished:
+            run.interrupted = not lives.get(executors.get(run.name, ""), True)
 
     # -- going on
 
@@ -321,9 +334,10 @@ def _check_options(options: run_pb2.RunOptions) -> None:
         )
 
 
-def _page_token(token: str) -> float | None:
+def _page_token(token: str) -> Place | None:
+    made, _, name = token.partition("/")
     try:
-        return float(token) if token else None
+        return (float(made), name) if token else None
     except ValueError as error:
         raise InvalidArgument(
             "BAD_PAGE_TOKEN",

@@ -73,12 +73,12 @@ async def reached(connect: str, settings: Settings) -> AsyncIterator[RunClient]:
             yield client
         return
     settings = with_own_token(settings)
-    async with _alone(settings) as target, RunClient(target, settings) as client:
+    async with alone(settings) as target, RunClient(target, settings) as client:
         yield client
 
 
 @contextlib.asynccontextmanager
-async def _alone(settings: Settings) -> AsyncIterator[str]:
+async def alone(settings: Settings) -> AsyncIterator[str]:
     """RunService by itself on a free port, for calls that need no other service: all runs are in the database."""
     from orchestrator.service import RunService
     from services.kit.server import Server

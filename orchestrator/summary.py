@@ -78,7 +78,9 @@ def run(stream: TextIO, shown: run_pb2.Run, record: dict[str, Any]) -> None:
     def say(text: str = "") -> None:
         print(text, file=stream)
 
-    say(f"Run {shown.name}: {state_word(shown.state)}")
+    say(f"Run {shown.name}: {state_word(shown)}")
+    if shown.interrupted:
+        say("  Its process is gone, and what is finished is kept: the same `p2m run` goes on with it.")
     say(f"  prompt  {clean(shown.prompt)}")
     say(f"  begun   {_when(shown)}   time {_time(shown)}" + (f"   by {clean(shown.owner)}" if shown.owner else ""))
     spent = spend_text(from_message(shown.ledger, Ledger))
@@ -108,17 +110,18 @@ def table(stream: TextIO, runs: list[run_pb2.Run]) -> None:
     wide = max(4, *(len(found.name) for found in runs))
     owned = max(len(found.owner) for found in runs)
     by = f"{'BY':<{max(2, owned)}}  " if owned else ""
-    print(f"{'NAME':<{wide}}  {'STATE':<10}  {'BEGUN':<16}  {by}RESULT", file=stream)
+    print(f"{'NAME':<{wide}}  {'STATE':<11}  {'BEGUN':<16}  {by}RESULT", file=stream)
     for found in runs:
-        result = found.verdict or found.error.message or found.prompt
+        gone = "its process is gone; the same p2m run goes on with it" if found.interrupted else ""
+        result = found.verdict or found.error.message or gone or found.prompt
         told = f"{found.owner:<{len(by)}}{clean(result)}"
-        line = f"{found.name:<{wide}}  {state_word(found.state):<10}  {_when(found):<16}  {told}"
+        line = f"{found.name:<{wide}}  {state_word(found):<11}  {_when(found):<16}  {told}"
         print(line if len(line) <= 160 else line[:159] + "…", file=stream)
 
 
-def state_word(state: run_pb2.RunState.ValueType) -> str:
-    """ "succeeded", "running", ..."""
-    return run_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+def state_word(run: run_pb2.Run) -> str:
+    """ "succeeded", "running", ...; "interrupted" where it would be running if its process were not gone."""
+    return "interrupted" if run.interrupted else run_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_").lower()
 
 
 def _verdict(shown: run_pb2.Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from p2m.run.v1 import run_pb2
 
+from orchestrator import summary
 from services.kit.errors import Aborted
 from services.kit.settings import Settings
 from tests.conftest import ROOT
@@ -102,6 +104,26 @@ async def test_a_stopped_orchestrators_run_is_taken_over(idle_runs: IdleRuns) ->
     async with idle_runs(adopt=True) as stack:
         run = await until(stack.client, "handed", lambda run: run.state == run_pb2.RUN_STATE_SUCCEEDED)
     assert run.verdict
+
+
+async def test_the_run_of_a_killed_process_is_shown_as_interrupted(
+    idle_runs: IdleRuns, idle_settings: Settings
+) -> None:
+    """Get and List say so, and what is printed says what to do; while its process lives, and later, they do not."""
+    async with (
+        other_process(idle_settings.home_folder, "shown", "trainer.TrainRequest") as process,
+        idle_runs() as stack,
+    ):
+        assert not (await stack.client.get("shown")).interrupted
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        assert (await stack.client.get("shown")).interrupted
+        [listed], _ = await stack.client.list()
+        printed = io.StringIO()
+        summary.table(printed, [listed])
+        assert "interrupted" in printed.getvalue() and "the same p2m run goes on" in printed.getvalue()
+        await stack.client.start("shown", PROMPT, OPTIONS)
+        assert not (await finished(stack.client, "shown")).interrupted
 
 
 async def test_one_that_does_not_adopt_leaves_a_dead_ones_run(idle_runs: IdleRuns, idle_settings: Settings) -> None:
