@@ -10,6 +10,7 @@ test="$PWD/.venv/bin/python -m pytest -x -s -m compose tests/e2e/test_containers
 
 if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
   docker compose --profile demo build
+  docker build -q -f tests/e2e/images/teacher.Dockerfile -t p2m-test-teacher tests/e2e/images
   docker build -q -f services/Dockerfile --target bill --build-arg SERVICE=parser -t p2m-bill-parser .
   exec $test
 fi
@@ -24,6 +25,7 @@ images=tests/e2e/images
   set -e
   docker build -q --network=host -f $images/object-store.Dockerfile -t $OBJECT_STORE_IMAGE $images
   docker build -q --network=host -f $images/postgres.Dockerfile -t $POSTGRES_IMAGE $images
+  docker build -q --network=host -f $images/teacher.Dockerfile -t p2m-test-teacher $images
   docker compose --profile demo build -q
   docker build -q --network=host -f services/Dockerfile --target bill --build-arg SERVICE=parser \
     --build-arg BASE_IMAGE=python:3.11-slim -t p2m-bill-parser .

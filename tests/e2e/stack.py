@@ -42,6 +42,13 @@ class Stack:
         """`docker compose ...`."""
         return self.docker("compose", *arguments, timeout_s=timeout_s)
 
+    def up(self, *arguments: str, timeout_s: float = 300) -> None:
+        """`docker compose up --wait ...`; where a part does not become healthy, what it and the others said."""
+        try:
+            self.compose("up", "--wait", *arguments, timeout_s=timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '15')}") from None
+
     def containers(self, service: str) -> list[str]:
         """The ids of a service's running containers."""
         return self.compose("ps", "-q", service).split()
