@@ -171,8 +171,9 @@ async def _database(system: System, trial: Trial, run: str, noted: Noted) -> Non
 
 async def _cancel(system: System, trial: Trial, run: str, noted: Noted) -> None:
     pid = system.folder / "pid"
-    pid.unlink(missing_ok=True)
     await _start(system, trial, run)
+    await _reached(system, dataclasses.replace(trial, where="train"), run)
+    pid.unlink(missing_ok=True)  # the one of the stage before
     await _until(lambda: pid.exists() and pid.read_text(), COMES_WITHIN_S[system.real], "no child was started")
     asked, child = time.time(), int(pid.read_text())
     cancelling = asyncio.create_task(system.clients[trial.owner].cancel(run))
@@ -245,14 +246,15 @@ async def _until_ended(system: System, trial: Trial, run: str) -> None:
             except (TimeoutError, P2MError):
                 continue  # the database is away, or it has just died
         assert time.monotonic() < deadline, f"the run did not end within {ENDS_WITHIN_S[system.real]:.0f} s"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
 
 
 async def _remember(system: System, run: str, noted: Noted) -> None:
     """What is paid and stored at this moment."""
     if system.real:
         return
-    noted.stored.append((time.time(), await asyncio.to_thread(audit.journaled, system, run)))
+    found = await asyncio.to_thread(audit.journaled, system, run)
+    noted.stored.append((time.time(), found))
 
 
 async def _all_up(system: System) -> None:

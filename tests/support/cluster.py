@@ -67,6 +67,8 @@ class System:
     """When the LLM answered whom: the text of each question."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     clients: dict[str, RunClient] = field(default_factory=dict)
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _read: int = 0
 
     async def start(self, who: str) -> None:
         """Starts a service or an orchestrator; it may not be ready yet."""
@@ -101,7 +103,15 @@ class System:
     def events(self) -> list[dict[str, Any]]:
         """What the parts have written down, in order."""
         file = self.folder / "events.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        if file.exists():
+            with file.open("rb") as lines:
+                lines.seek(self._read)
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read += len(line)
+                    self._events.append(json.loads(line))
+        return self._events
 
     def left_over(self) -> list[int]:
         """Processes of this cluster that are neither its parts nor the children of living ones."""
