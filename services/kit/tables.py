@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from services.kit.errors import FailedPrecondition
@@ -19,6 +20,10 @@ ROW_SCHEMA = pa.schema(
     [("input", pa.string()), ("output", pa.string()), ("source", pa.string()), ("split", pa.string()),
      ("answers", pa.list_(pa.string()))]
 )  # fmt: skip
+# More than any stage is made for; a table is wholly in memory.
+MAX_ROWS = 5_000_000
+MAX_TABLE_BYTES = 1 << 30
+_CHUNK = 65_536
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -29,11 +34,43 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes, name: str) -> pa.Table:
-    """The table that the bytes hold. FailedPrecondition (NOT_PARQUET) when they hold none."""
+    """The table that the bytes hold. FailedPrecondition: NOT_PARQUET when they hold none, TOO_LARGE_TABLE when they
+    unpack to more than MAX_ROWS rows or MAX_TABLE_BYTES: a few kilobytes can say a text a billion times."""
     try:
+        _check_size(data, name)
         return pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:  # pyarrow says OSError of some damaged files
-        raise FailedPrecondition("NOT_PARQUET", f"{name} is not a Parquet file: {error}") from error
+    # pyarrow says OSError of some damaged files; of others, that a value is none or that memory is missing.
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise FailedPrecondition("NOT_PARQUET", f"{name} is not a Parquet file: {str(error)[:300]}") from error
+
+
+def _check_size(data: bytes, name: str) -> None:
+    """Measures a table by its footer, then its texts while what repeats in them is still stored once."""
+    about = pq.ParquetFile(io.BytesIO(data)).metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    rows, size = about.num_rows, sum(group.total_byte_size for group in groups)
+    values = max((group.column(place).num_values for group in groups for place in range(about.num_columns)), default=0)
+    fits = rows <= MAX_ROWS and values <= MAX_ROWS and size <= MAX_TABLE_BYTES
+    if fits and max(rows, values) * size > MAX_TABLE_BYTES:
+        # Only what has many values can grow so much.
+        columns = [about.schema.column(place) for place in range(about.num_columns)]
+        paths = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        packed = pq.ParquetFile(io.BytesIO(data), read_dictionary=paths)
+        size = sum(_unpacked(part.column(0)) for path in paths for part in packed.iter_batches(_CHUNK, columns=[path]))
+    if not fits or size > MAX_TABLE_BYTES:
+        raise FailedPrecondition(
+            "TOO_LARGE_TABLE", f"{name} unpacks to {rows:,} rows, {values:,} values and {size:,} bytes; wanted at most "
+            f"{MAX_ROWS:,} rows and values, and {MAX_TABLE_BYTES:,} bytes.",
+        )  # fmt: skip
+
+
+def _unpacked(texts: pa.Array) -> int:
+    """Bytes of the texts, each time that they are said."""
+    while pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type):
+        texts = texts.flatten()
+    if not pa.types.is_dictionary(texts.type):
+        return int(texts.nbytes)
+    return pc.sum(pc.binary_length(texts.dictionary).cast(pa.int64()).take(texts.indices)).as_py() or 0
 
 
 def rows_to_table(rows: Iterable[Row]) -> pa.Table:
