@@ -23,7 +23,6 @@ there is to see.
 
 from services.kit.telemetry import metrics
 from services.kit.telemetry.hooks import (
-    Observed,
     asked_for,
     asking,
     began,
@@ -40,6 +39,7 @@ from services.kit.telemetry.hooks import (
     trace_id,
     working,
 )
+from services.kit.telemetry.observed import Observed
 from services.kit.telemetry.switch import metrics_port, start, stop, tracing, where
 
 __all__ = [

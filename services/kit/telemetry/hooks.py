@@ -1,126 +1,27 @@
 """What the parts of the system call where something begins, ends or is handed on.
 
-Each gives a context manager that knows how the block ended: ok, skipped, cancelled or failed, with the error's reason.
-Never its message, and nothing that a person or the LLM wrote.
+Those that begin something give a context manager (`observed`). What they tell is names, numbers and an error's reason:
+never its message, and nothing that a person or the LLM wrote.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from services.kit.errors import P2MError
 from services.kit.telemetry import metrics
+from services.kit.telemetry.observed import NOTHING, Observed, Seen
 from services.kit.telemetry.switch import Where, here, state
 
 if TYPE_CHECKING:
-    from services.kit.telemetry.spans import Attributes, Span
     from services.kit.values import Ledger
 
 ORCHESTRATOR = "orchestrator"
 _TRACEPARENT = "traceparent"
 # These say that a service would not do what was asked, not that it failed at it.
 _REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
-
-
-class Observed:
-    """Something that goes on for the length of a `with` block. This one is what each of them is while all is off."""
-
-    def __enter__(self) -> Observed:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Nothing."""
-
-    def failed(self, code: str, reason: str) -> None:
-        """It failed, though no exception says so."""
-
-    def skipped(self) -> None:
-        """It turned out to be of no use."""
-
-    def waits(self) -> None:
-        """It waits for a free slot."""
-
-    def sends(self, response: Any) -> None:
-        """It sends that to its caller, who goes when the result has come: that is no cancel then."""
-
-    def answered(self, cost: Ledger) -> None:
-        """The LLM answered, at this cost."""
-
-
-_NOTHING = Observed()
-
-
-class _Observed(Observed):
-    """One with a span, where there is a trace. `then` is called with it and its seconds when it has ended."""
-
-    def __init__(
-        self,
-        name: str,
-        there: Where,
-        parent: str,
-        attributes: Attributes,
-        then: Callable[[_Observed, float], None],
-        kind: str = "internal",
-    ) -> None:
-        self.outcome, self.code, self.reason, self.waiting, self._sent = "ok", "OK", "", False, False
-        self.there, self._then = there, then
-        self._began = time.monotonic()
-        self._span: Span | None = None
-        if state.spans is not None and parent:
-            known = {"p2m.run": there.run, "p2m.stage": there.stage}
-            given = {**{key: value for key, value in known.items() if value}, **attributes}
-            self._span = state.spans.begin(name, there.service, parent, given, kind)
-            there = replace(there, span=self._span)
-        self._token = here.set(there)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None and self.outcome == "ok":
-            self.failed(*_code_and_reason(error))
-        with contextlib.suppress(ValueError):  # a generator may be closed by another task than began it
-            here.reset(self._token)
-        self._then(self, time.monotonic() - self._began)
-        if self._span is not None:
-            self._span.set({"p2m.outcome": self.outcome})
-            self._span.end(self.reason if self.outcome == "failed" else "")
-
-    def failed(self, code: str, reason: str) -> None:
-        if self._sent and code == "CANCELLED":
-            return
-        self.outcome, self.code, self.reason = "cancelled" if code == "CANCELLED" else "failed", code, reason
-
-    def skipped(self) -> None:
-        self.outcome = "skipped"
-
-    def waits(self) -> None:
-        if not self.waiting:
-            self.waiting = True
-            metrics.CALLS_WAITING.add(1, self.there.service)
-
-    def sends(self, response: Any) -> None:
-        events = response.DESCRIPTOR.oneofs_by_name.get("event")
-        self._sent |= events is not None and response.WhichOneof("event") == "result"
-
-    def answered(self, cost: Ledger) -> None:
-        self.outcome = "invalid" if cost.invalid else "ok"
-        if self._span is not None:
-            self._span.set(
-                {"gen_ai.usage.input_tokens": cost.prompt_tokens, "gen_ai.usage.output_tokens": cost.completion_tokens}
-            )
-
-
-def _code_and_reason(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return "CANCELLED", "CANCELLED"
-    if isinstance(error, P2MError):
-        return error.code, error.reason
-    return "UNKNOWN", type(error).__name__
 
 
 # -- the orchestrator
@@ -135,12 +36,12 @@ def began(run: str, created_at: float) -> None:
 def stage(run: str, created_at: float, name: str) -> Observed:
     """A stage of a run."""
     if not state.on:
-        return _NOTHING
+        return NOTHING
 
-    def then(done: _Observed, seconds: float) -> None:
+    def then(done: Seen, seconds: float) -> None:
         metrics.STAGE_SECONDS.observe(seconds, name, done.outcome)
 
-    return _Observed(f"stage {name}", Where(ORCHESTRATOR, run, name), _root(run, created_at), {}, then)
+    return Seen(f"stage {name}", Where(ORCHESTRATOR, run, name), _root(run, created_at), {}, then)
 
 
 def trace_id(run: str, created_at: float) -> str:
@@ -160,17 +61,16 @@ def _root(run: str, created_at: float) -> str:
 def calling(method: Any) -> Observed:
     """A call of a stub's method, with its waiting and its tries."""
     if not state.on:
-        return _NOTHING
+        return NOTHING
     service, call = _names(getattr(method, "_method", b""))
     there = here.get()
 
-    def then(done: _Observed, _: float) -> None:
+    def then(done: Seen, _: float) -> None:
         if done.waiting:
             metrics.CALLS_WAITING.add(-1, service)
 
-    called = _Observed(f"call {service}.{call}", there, _parent(there), _rpc(service, call), then, "client")
-    called.there = Where(service)
-    return called
+    name, attributes = f"call {service}.{call}", _rpc(service, call)
+    return Seen(name, there, _parent(there), attributes, then, "client", queue=service)
 
 
 def carried() -> tuple[tuple[str, str], ...]:
@@ -184,17 +84,17 @@ def carried() -> tuple[tuple[str, str], ...]:
 def served(method: str, context: Any) -> Observed:
     """A call that is being served; `context` is gRPC's."""
     if not state.on:
-        return _NOTHING
+        return NOTHING
     service, call = _names(method)
     given = dict(context.invocation_metadata() or ()).get(_TRACEPARENT, "")
 
-    def then(done: _Observed, seconds: float) -> None:
+    def then(done: Seen, seconds: float) -> None:
         metrics.CALLS.add(1, service, call, done.code)
         metrics.CALL_SECONDS.observe(seconds, service, call)
         if done.code in _REFUSALS:
             metrics.CALLS_REFUSED.add(1, service, done.reason)
 
-    return _Observed(f"{service}.{call}", Where(service), str(given), _rpc(service, call), then, "server")
+    return Seen(f"{service}.{call}", Where(service), str(given), _rpc(service, call), then, "server")
 
 
 def asked_for(request_id: str) -> None:
@@ -242,15 +142,15 @@ def _parent(there: Where) -> str:
 def working(job: str) -> Observed:
     """A worker process that does one job for this task."""
     if not state.on:
-        return _NOTHING
+        return NOTHING
     there, name = here.get(), _job(job)
 
-    def then(done: _Observed, seconds: float) -> None:
+    def then(done: Seen, seconds: float) -> None:
         metrics.WORKERS.add(-1, name)
         metrics.WORKER_SECONDS.observe(seconds, name, done.outcome)
 
     metrics.WORKERS.add(1, name)
-    return _Observed(f"worker {name}", there, _parent(there), {}, then)
+    return Seen(f"worker {name}", there, _parent(there), {}, then)
 
 
 def handed() -> dict[str, dict[str, str]]:
@@ -265,9 +165,9 @@ def handed() -> dict[str, dict[str, str]]:
 def received(told: Mapping[str, str] | None, job: str) -> Observed:
     """The job itself, in the worker; `told` is what `handed` gave, None where it gave nothing."""
     if not state.on or told is None:
-        return _NOTHING
+        return NOTHING
     there = Where(told.get("service", state.process), told.get("run", ""), told.get("stage", ""))
-    return _Observed(f"job {_job(job)}", there, told.get(_TRACEPARENT, ""), {}, lambda *_: None)
+    return Seen(f"job {_job(job)}", there, told.get(_TRACEPARENT, ""), {}, lambda *_: None)
 
 
 def _job(target: str) -> str:
@@ -280,16 +180,16 @@ def _job(target: str) -> str:
 def asking(service: str, llm: str) -> Observed:
     """One request to the LLM."""
     if not state.on:
-        return _NOTHING
+        return NOTHING
     there = here.get()
 
-    def then(done: _Observed, seconds: float) -> None:
+    def then(done: Seen, seconds: float) -> None:
         outcome = done.reason.lower() if done.outcome == "failed" else done.outcome
         metrics.LLM_REQUESTS.add(1, service, llm, outcome)
         metrics.LLM_SECONDS.observe(seconds, service, llm)
 
     attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": llm}
-    return _Observed(f"chat {llm}", there, _parent(there), attributes, then, "client")
+    return Seen(f"chat {llm}", there, _parent(there), attributes, then, "client")
 
 
 def spent(service: str, llm: str, cost: Ledger) -> None:
