@@ -265,6 +265,10 @@ class Pipeline:
         """Takes what is queued for this process; again, where somebody took it for dead and removed its queue."""
         await DBOS.register_queue_async(self._queue, polling_interval_sec=0.1)
 
+    def is_at(self, name: str) -> bool:
+        """Whether the run is under way here."""
+        return name in self._tasks
+
     def let_go(self) -> list[asyncio.Task[Any]]:
         """Stops what runs here and writes nothing of it; the tasks end as soon as the database lets them."""
         stopped = [*self._tasks.items()]

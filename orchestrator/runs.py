@@ -43,6 +43,8 @@ STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evalua
 UNFINISHED = (run_pb2.RUN_STATE_QUEUED, run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_WAITING)
 
 _PROMPT_SHOWN = 200
+# The number, drawn at random, of the lock under which tables are made.
+_MAKING_TABLES = 4_120_386_551
 # A server whose machine is gone says nothing: what was sent and not received within 20 s ends the connection.
 _DEADLINES = {
     "connect_timeout": 10, "tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5,
@@ -157,10 +159,17 @@ def _say_unreachable(context: sa.engine.ExceptionContext) -> None:
 def create_absent(engine: sa.Engine, schema: sa.MetaData) -> None:
     """Makes the schema's tables where they are absent, also when several processes do so at once."""
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Two who find a table absent at once would both make it, and one of them fail.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
         for table in schema.sorted_tables:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
             for index in table.indexes:
                 connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+
+
+Place = tuple[float, str]
+"""Where a run stands in the list: when it was made, and its name, since two may be made at once."""
 
 
 class Runs:
@@ -168,10 +177,6 @@ class Runs:
 
     def __init__(self, engine: sa.Engine, executor: str) -> None:
         self.engine = engine
-Place = tuple[float, str]
-"""Where a run stands in the list: when it was made, and its name, since two may be made at once."""
-
-
         self.executor = executor
 
     def create_tables(self) -> None:

@@ -15,8 +15,10 @@ import contextlib
 import hashlib
 import logging
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -25,13 +27,13 @@ from p2m.run.v1 import run_pb2, run_pb2_grpc
 
 from orchestrator import attributes, constraints, exports, improve, mixing, run_data
 from orchestrator.counts import by_state
-from orchestrator.executors import INTERVAL_S, Executors
+from orchestrator.executors import INTERVAL_S, LETS_GO_S, Executors
 from orchestrator.pipeline import Pipeline
 from orchestrator.runs import UNFINISHED, Place, Runs, StoredRun, name_taken, open_engine, under_way
 from orchestrator.stages import Stages
 from services.kit import telemetry
 from services.kit.artifacts import Artifacts
-from services.kit.errors import InvalidArgument, NotFound, P2MError
+from services.kit.errors import Aborted, InvalidArgument, NotFound, P2MError
 from services.kit.refused import refused
 from services.kit.settings import Settings
 from services.kit.text import check_prompt
@@ -64,6 +66,11 @@ class RunService:
         self._stages: Stages | None = None
         self._pipeline: Pipeline | None = None
         self._heart: asyncio.Task[None] | None = None
+        self._fence: asyncio.Task[None] | None = None
+        self._beat_at = 0.0
+        self._beating = ThreadPoolExecutor(1)
+        self._off = False
+        self._let_go: list[asyncio.Task[Any]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
         run_pb2_grpc.add_RunServiceServicer_to_server(self, server)  # type: ignore[arg-type]
@@ -76,14 +83,18 @@ class RunService:
         self._stages = Stages(self._settings)
         self._pipeline = Pipeline(self._settings, self._runs, self._stages)
         await self._pipeline.launch()
+        self._beat_at = time.monotonic()
         self._heart = asyncio.create_task(self._beat())
+        if self._engine.dialect.name != "sqlite":  # whose processes are on one machine and see whether the others live
+            self._fence = asyncio.create_task(self._keep_off())
         telemetry.metrics.RUNS.watch(self._runs, by_state)
 
     async def close(self) -> None:
         """Stops what runs here without losing anything."""
-        if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
+        for task in (self._heart, self._fence):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._pipeline is not None:
             await self._pipeline.close()
         if self._stages is not None:
@@ -92,6 +103,7 @@ class RunService:
             # Those that it was at are nobody's now; without its row no survivor would look for them.
             left = await asyncio.to_thread(self._runs.owned_by, self._runs.executor)
             await asyncio.to_thread(self._executors.leave, bool(left))
+        self._beating.shutdown(wait=False)
         self._engine.dispose()
 
     # -- the calls
@@ -230,12 +242,38 @@ class RunService:
     async def _beat(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._executors.beat)
+                # A thread of its own: the others may all be waiting for a store.
+                await asyncio.get_running_loop().run_in_executor(self._beating, self._executors.beat)
+                self._beat_at = time.monotonic()
+                if self._off:
+                    await self._come_back()
                 for executor in await asyncio.to_thread(self._executors.dead):
                     await self._bury(executor)
             except Exception as error:
                 log.warning("the heartbeat failed and is tried again: %s", error)
             await asyncio.sleep(INTERVAL_S)
+
+    async def _keep_off(self) -> None:
+        """Lets this process's runs go before others may take it for dead: nobody is at a run beside its new owner."""
+        while True:
+            await asyncio.sleep(INTERVAL_S / 2)
+            if time.monotonic() - self._beat_at > LETS_GO_S:
+                self._off = True
+                self._let_go += self._running().let_go()
+
+    async def _come_back(self) -> None:
+        """Goes on with those runs that nobody has taken while the database was out of this process's reach."""
+        await asyncio.gather(*self._let_go, return_exceptions=True)
+        self._let_go = []
+        pipeline = self._running()
+        await pipeline.listen()
+        for run in await asyncio.to_thread(self._runs.owned_by, self._runs.executor):
+            if pipeline.is_at(run.name):
+                continue  # it was started meanwhile
+            with contextlib.suppress(Aborted):  # it has just been taken
+                await self._take_up(run, run.options)
+                log.info("the database is back: the run %s goes on", run.name)
+        self._off = False
 
     async def _bury(self, executor: str) -> None:
         """Takes over a dead orchestrator's runs; forgets it once it has none left."""
