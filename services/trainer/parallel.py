@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from services.kit import logs
+from services.kit import logs, telemetry
 from services.kit.errors import P2MError, Unavailable, rebuild
 from services.kit.settings import Settings
 from services.kit.values import Progress
@@ -77,7 +77,7 @@ def processes(settings: Settings) -> int:
 
 def launch(request: TrainRequest, context: WorkerContext, count: int) -> TrainResult:
     """Trains with `count` processes. A stop is passed on to them; what the first to fail raised is raised here."""
-    job = {"settings": context.settings.reveal(), "request": json.loads(to_json(request))}
+    job = {"settings": context.settings.reveal(), "request": json.loads(to_json(request)), **telemetry.handed()}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     process = subprocess.Popen(
         [*command, "-m", "services.trainer.parallel"],
@@ -137,6 +137,7 @@ def main() -> int:
     job = json.loads(os.environ.pop(_JOB))
     settings = Settings.model_validate(job["settings"])
     logs.configure(settings.log_level, settings.log_format)
+    observed = telemetry.start(settings, "trainer", worker=True)
     # Some weights take no part: an encoder's pooler, an expert that no token was sent to.
     joined = DistributedDataParallelKwargs(find_unused_parameters=True)
     team = Team(Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[joined]))
@@ -148,7 +149,8 @@ def main() -> int:
     context = WorkerContext(own, None if team.rank else send)
     signal.signal(signal.SIGTERM, lambda *_: context.stop())
     try:
-        result = train_as(team, from_json(json.dumps(job["request"]), TrainRequest), context)
+        with telemetry.received(job.get("where"), "services.trainer.parallel"):
+            result = train_as(team, from_json(json.dumps(job["request"]), TrainRequest), context)
         if team.rank == 0:
             send({"result": json.loads(to_json(result))})
         return 0
@@ -157,6 +159,8 @@ def main() -> int:
         return 1
     finally:
         torch.distributed.destroy_process_group()
+        if observed:
+            telemetry.stop()
 
 
 def _plain(error: P2MError) -> dict[str, Any]:

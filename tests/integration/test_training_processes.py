@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.kit import telemetry
 from services.kit.artifacts import Artifacts
 from services.kit.errors import Cancelled, NotFound
 from services.kit.settings import Settings
@@ -13,6 +14,7 @@ from services.kit.values import Progress, PromptSpec
 from services.kit.worker import WorkerContext
 from services.trainer.calls import HyperParameters, TrainRequest, TrainResult
 from services.trainer.train import train
+from tests.support.collector import Collector
 from tests.support.models import copy_rows, tiny_encoder
 
 ASKED = HyperParameters(
@@ -82,7 +84,16 @@ def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_an_error_in_two_processes_is_one_error(tmp_path: Path) -> None:
-    """What goes wrong in the processes is raised once, as if there were one."""
-    with pytest.raises(NotFound) as caught:
-        _train(tmp_path / "no model", _Context(_settings(tmp_path / "home", 2)))
+    """What goes wrong in the processes is raised once, as if there were one, and is in the run's trace."""
+    with Collector() as collector:
+        settings = _settings(tmp_path / "home", 2).model_copy(update={"otlp_endpoint": collector.url})
+        assert telemetry.start(settings, "trainer", worker=True)
+        try:
+            with telemetry.stage("run", 1.5, "train"), pytest.raises(NotFound) as caught:
+                _train(tmp_path / "no model", _Context(settings))
+        finally:
+            telemetry.stop()
     assert "no model" in caught.value.message
+    jobs = [span for span in collector.spans() if span.name == "job trainer.parallel"]
+    assert {span.trace for span in jobs} == {telemetry.trace_id("run", 1.5)}
+    assert jobs[0].failed == caught.value.reason
