@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 import yaml
+from p2m.generator.v1 import generator_pb2_grpc
+from pydantic import SecretStr
 
 from bench import telemetry as cost
 from services.kit import logs, telemetry
 from services.kit.channel import dial, stream
-from services.kit.errors import FailedPrecondition, NotFound
+from services.kit.errors import FailedPrecondition, NotFound, Unauthenticated
 from services.kit.settings import Settings
 from services.kit.telemetry.metrics import METRICS, Histogram
 from services.kit.worker import run
@@ -159,8 +161,6 @@ async def test_calls_are_counted_by_outcome(settings: Settings) -> None:
     with on(settings, metrics_port=0, slots=1) as changed:
         toy = Toy(changed)
         async with hosted(toy) as server, dial(f"127.0.0.1:{server.port}", changed) as channel:
-            from p2m.generator.v1 import generator_pb2_grpc
-
             generate = generator_pb2_grpc.GeneratorServiceStub(channel).Generate
             await stream(generate, ask("answer", "one/generate"))
             await stream(generate, ask("answer", "one/generate"))
@@ -181,6 +181,19 @@ async def test_calls_are_counted_by_outcome(settings: Settings) -> None:
     assert value(text, 'p2m_calls_refused_total{reason="NO_FREE_SLOT",service="generator"}') >= 1
     assert value(text, 'p2m_results_reused_total{service="generator"}') == 1
     assert value(text, 'p2m_calls_waiting{service="generator"}') == 0
+
+
+async def test_a_caller_without_the_token_is_counted(settings: Settings) -> None:
+    """A call that does not bear the token counts as refused, with the reason."""
+    with on(settings, metrics_port=0, token=SecretStr("right")) as changed:
+        toy = Toy(changed)
+        toy.name = "run"  # whose callers must bear one
+        async with hosted(toy) as server, dial(f"127.0.0.1:{server.port}", changed) as channel:
+            with pytest.raises(Unauthenticated):
+                await stream(generator_pb2_grpc.GeneratorServiceStub(channel).Generate, ask("answer"))
+        text = await asyncio.to_thread(scraped)
+    assert value(text, 'p2m_calls_refused_total{reason="BAD_TOKEN",service="generator"}') == 1
+    assert toy.worked == 0
 
 
 async def test_a_port_that_is_taken_costs_the_metrics_alone(
@@ -210,8 +223,6 @@ async def test_a_trace_goes_over_a_call_into_a_worker(settings: Settings) -> Non
         with on(settings, otlp_endpoint=collector.url) as changed:
             toy = Toy(changed, folder=None)
             async with hosted(toy) as server, dial(f"127.0.0.1:{server.port}", changed) as channel:
-                from p2m.generator.v1 import generator_pb2_grpc
-
                 generate = generator_pb2_grpc.GeneratorServiceStub(channel).Generate
                 await stream(generate, ask("answer", "alone/generate"))
                 telemetry.began(*TRACE)
@@ -240,8 +251,6 @@ async def test_a_cancelled_call_is_still_cancelled(settings: Settings) -> None:
         with on(settings, otlp_endpoint=collector.url) as changed:
             toy = Toy(changed)
             async with hosted(toy) as server, dial(f"127.0.0.1:{server.port}", changed) as channel:
-                from p2m.generator.v1 import generator_pb2_grpc
-
                 generate = generator_pb2_grpc.GeneratorServiceStub(channel).Generate
                 with telemetry.stage(*TRACE, "generate"):
                     call = asyncio.ensure_future(stream(generate, ask("wait")))
