@@ -23,13 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO, TYPE_CHECKING, Any
 
 from services.kit.errors import InvalidArgument, NotFound, PermissionDenied
 from services.kit.unpack import PACKED, plain_text, unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXT = ".txt"
@@ -431,6 +431,8 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _parquet(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad, most: int) -> Records:
+    import pyarrow as pa  # here, so that who reads text alone needs none
+
     try:
         if raw.read(4) == b"PAR1":
             yield from _row_groups(raw, name, columns, bad, most)
@@ -455,6 +457,8 @@ def _parquet(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Ba
 
 
 def _row_groups(raw: IO[bytes], name: str, columns: Collection[str] | None, bad: Bad, most: int) -> Records:
+    import pyarrow.parquet as pq
+
     raw.seek(0)
     # Pages are read as they are needed: a row group can be larger than the memory.
     file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
@@ -489,6 +493,8 @@ def _spread(begins: Sequence[int], most: int) -> Sequence[int]:
 
 
 def _plain_rows(batch: pa.RecordBatch, name: str, number: int, bad: Bad) -> Iterator[dict[str, Any] | None]:
+    import pyarrow as pa
+
     try:
         plain: list[dict[str, Any] | None] = batch.to_pylist()
     except (UnicodeDecodeError, ValueError, OverflowError, pa.ArrowException) as error:

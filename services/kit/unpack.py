@@ -15,11 +15,10 @@ import gzip
 import io
 import lzma
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from typing import IO, Any
-
-import pyarrow as pa
 
 from services.kit.errors import InvalidArgument
 
@@ -32,7 +31,7 @@ PACKED = (".gz", ".zst", ".bz2", ".xz")
 _SAMPLE_BYTES = 1 << 18
 _OPENERS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
-    b"\x28\xb5\x2f\xfd": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"),
+    b"\x28\xb5\x2f\xfd": lambda raw: _zstd(raw),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
@@ -168,7 +167,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._inner.read(len(buffer))
-        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, *_arrow_errors()) as error:
             raise self._damaged(error) from error
         except OSError as error:
             # bz2 and zstd say OSError of damage; what the file below says has a number.
@@ -228,3 +227,14 @@ class _Transcoded(io.RawIOBase):
 
 def _transcoded(stream: io.BufferedReader, encoding: str, name: str) -> io.BufferedReader:
     return io.BufferedReader(_Transcoded(stream, encoding, name), _SAMPLE_BYTES)
+
+
+def _zstd(raw: Any) -> Any:
+    import pyarrow as pa  # here, so that who reads no such file needs none
+
+    return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+
+
+def _arrow_errors() -> tuple[type[BaseException], ...]:
+    arrow = sys.modules.get("pyarrow")
+    return (arrow.ArrowException,) if arrow else ()

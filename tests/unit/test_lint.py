@@ -38,3 +38,17 @@ def test_nothing_heavy_is_imported_at_the_start() -> None:
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout.strip() == "[]"
+
+
+def test_what_reads_no_dataset_starts_without_arrow() -> None:
+    """The parser and the model retriever, with its catalogue, import no pyarrow: their images have none."""
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "import services.parser.service, services.model_retriever.service\n"
+        "from catalogue.read import read, starter\n"
+        "print(len(read([starter('models')])) > 100)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (said.returncode, said.stdout.strip()) == (0, "True"), said.stderr
