@@ -194,7 +194,7 @@ def guarded(password: str, settings: Settings | None = None, owner: str = "") ->
         caller = tokens.caller(word) if tokens is not None else None
         known = known or (caller is not None and user == (caller.name or USER) and caller.may_touch(owner))
         if not known:
-            refused("BAD_PASSWORD", "the page")
+            refused("BAD_PASSWORD", "the page", part="demo")
         return known
 
     return right

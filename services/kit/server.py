@@ -9,15 +9,17 @@ Health is NOT_SERVING until the service is warm and from the moment it drains, s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.kit import telemetry
+from services.kit import handshakes, telemetry
 from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.security import TokenInterceptor, server_credentials
 from services.kit.settings import Settings, port_of
@@ -97,7 +99,7 @@ class Server:
         self.port = self._bind(self._settings.port or port_of(self.service.name) if port is None else port)
         await self._server.start()
         await self.service.warm()
-        for name in ("", self.service.full_name):
+        for name in ("", self.service.full_name, f"version/{own_version()}"):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
@@ -123,8 +125,21 @@ class Server:
             ) from error
 
 
+def own_version() -> str:
+    """The version of what is installed here; a server's health knows it as a name, "version/0.1.0"."""
+    try:
+        return version("p2m")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 async def serve(service: Service, settings: Settings) -> int:
     """Runs a service until SIGTERM or SIGINT, while it warms up too; the process's exit status."""
+    with handshakes.watched(service.name) if settings.tls_ca else contextlib.nullcontext():
+        return await _serve(service, settings)
+
+
+async def _serve(service: Service, settings: Settings) -> int:
     server = Server(service, settings)
     ended = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

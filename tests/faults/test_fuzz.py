@@ -84,7 +84,7 @@ class Fuzzed:
         if rng.random() < 0.1:
             data = bent(rng, data) if rng.random() < 0.8 else rng.randbytes(rng.randrange(200))
         path = f"/{method.containing_service.full_name}/{method.name}"
-        code, reason = await self._answer(service, method, path, data)
+        code, reason = await self.ask(service, path, data, method.server_streaming, PATIENCE_S)
         self.answers[path, code] += 1
         self.reasons[reason] += 1
         if code not in CANONICAL or (code == "UNAVAILABLE" and reason == code):
@@ -92,15 +92,15 @@ class Fuzzed:
         if method.name == "Start" and code == "OK" and isinstance(drawn, run_pb2.StartRequest):
             await self._cancel_all()
 
-    async def _answer(self, service: str, method: MethodDescriptor, path: str, data: bytes) -> tuple[str, str]:
-        call: Any
+    async def ask(self, service: str, path: str, data: bytes, streaming: bool, within_s: float) -> tuple[str, str]:
+        """The status of a call and its reason, with the message where it is a bug."""
+        channel: Any = self.channels[service]
         try:
-            if method.server_streaming:
-                call = self.channels[service].unary_stream(path)(data, timeout=PATIENCE_S)
-                async for _ in call:
+            if streaming:
+                async for _ in channel.unary_stream(path)(data, timeout=within_s):
                     pass
             else:
-                await self.channels[service].unary_unary(path)(data, timeout=PATIENCE_S)
+                await channel.unary_unary(path)(data, timeout=within_s)
         except grpc.RpcError as error:
             known = from_rpc_error(error)
             code = error.code().name  # type: ignore[attr-defined]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import stat
 import subprocess
 import sys
@@ -16,10 +19,11 @@ from p2m.run.v1 import run_pb2 as pb
 from p2m.run.v1 import run_pb2_grpc
 
 from services.kit.authority import Authority
-from services.kit.channel import dial, stream, token_metadata, unary
+from services.kit.channel import dial, stream, token_metadata, unary, wait_until_serving
 from services.kit.errors import FailedPrecondition, P2MError, Unauthenticated, Unimplemented
 from services.kit.server import Server
 from services.kit.settings import Settings
+from tests.conftest import ROOT
 from tests.support.toy import Toy, ask, hosted
 
 
@@ -80,6 +84,68 @@ async def test_a_server_for_another_name_is_refused(settings: Settings, authorit
         async with dial(f"ipv4:127.0.0.2:{server.port}", caller) as channel:
             with pytest.raises(P2MError):
                 await stream(GeneratorServiceStub(channel).Generate, ask("answer"), timeout_s=2)
+
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from services.kit import logs
+from services.kit.refused import COUNTS
+from services.kit.server import serve
+from services.kit.settings import Settings
+from tests.conftest import ROOT
+from tests.support.toy import Toy
+logs.configure("INFO")
+status = asyncio.run(serve(Toy(Settings()), Settings()))
+print(dict(COUNTS), flush=True)
+sys.exit(status)
+"""
+
+
+async def test_refused_connections_are_logged_and_counted(
+    settings: Settings, authority: Authority, tmp_path: Path
+) -> None:
+    """A served process tells of each caller without a certificate, with a wrong one, in plaintext; and serves on."""
+    folder, other = authority.issue("generator"), Authority(tmp_path / "other").issue("orchestrator")
+    ca = (folder / "ca.pem").read_bytes()
+    port = free_port()
+    told = {
+        "P2M_HOME": str(tmp_path), "P2M_PORT": str(port), "P2M_TLS_CA": str(folder / "ca.pem"),
+        "P2M_TLS_CERTIFICATE": str(folder / "certificate.pem"), "P2M_TLS_KEY": str(folder / "key.pem"),
+    }  # fmt: skip
+    with (tmp_path / "said").open("wb") as said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVE, env=os.environ | told, stdout=said, stderr=said, cwd=ROOT
+        )
+        caller = with_tls(settings, authority.issue("orchestrator"))
+        try:
+            async with dial(f"localhost:{port}", caller) as channel:
+                await wait_until_serving(channel, 120)
+            wrong = [(other / name).read_bytes() for name in ("key.pem", "certificate.pem")]
+            for credentials in (grpc.ssl_channel_credentials(ca), grpc.ssl_channel_credentials(ca, *wrong), None):
+                address = f"localhost:{port}"
+                refused = (
+                    grpc.aio.secure_channel(address, credentials) if credentials else grpc.aio.insecure_channel(address)
+                )
+                with pytest.raises(grpc.RpcError):
+                    await _health(refused)
+                await refused.close()
+            async with dial(f"localhost:{port}", caller) as channel:
+                await wait_until_serving(channel, 120)
+        finally:
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 60) == 0
+    text = (tmp_path / "said").read_text()
+    for reason in ("NO_CERTIFICATE", "BAD_CERTIFICATE", "NO_TLS"):
+        assert f"refused a connection to generator: {reason}" in text, text[-2_000:]
+        assert f"'{reason}': " in text.splitlines()[-1]
+    assert "generator is SERVING" in text and "generator drains" in text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "::", "example.org"])
