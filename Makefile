@@ -17,7 +17,7 @@ help:
 	@echo "make lint          style, types, import rules, protos"
 	@echo "make proto         generate the code of proto/ again"
 	@echo "make bench         the figures of the README, one JSON line each"
-	@echo "make faults        350 runs with kills, broken and slow links, restarts; goes on where it stopped"
+	@echo "make faults        360 runs with kills, broken and slow links, restarts; goes on where it stopped"
 	@echo "make compose-test  build the images, start the stack, run one prompt through it, stop it"
 
 setup: $(INSTALLED)
@@ -56,7 +56,7 @@ bench: setup
 # It goes on where it stopped: trials that are in the file and held are not tried again.
 faults: setup
 	@P2M_FAULTS=full $(BIN)/pytest tests/faults
-	$(BIN)/python -m tests.faults.suite --results build/faults.jsonl
+	GRPC_VERBOSITY=NONE $(BIN)/python -m tests.faults.suite --results build/faults.jsonl
 	$(BIN)/python -m tests.faults.suite --results build/faults.jsonl --summary
 
 compose-test: setup

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,10 @@ from tests.support.cluster import cluster
 
 async def run(trials: list[Trial], seed: int, results: Path, seconds: float) -> int:
     """Tries them, each cluster for as long as its trials hold; how many did not."""
+    task = asyncio.current_task()
+    assert task is not None
+    # Ended from outside it leaves no process behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     until = time.monotonic() + seconds
     left, failed = list(trials), 0
     while left and time.monotonic() < until:
@@ -130,7 +135,10 @@ def main() -> int:
         and args.stack in ("all", "real" if trial.real else "small")
     ]  # fmt: skip
     trials.sort(key=lambda trial: (trial.real, trial.apart, _share(trial)))
-    failed = asyncio.run(run(trials, args.seed, args.results, args.seconds))
+    try:
+        failed = asyncio.run(run(trials, args.seed, args.results, args.seconds))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     by = Counter(not one["wrong"] for one in read(args.results).values())
     print(f"{by[True]} held, {by[False]} did not, of {sum(NUMBERS.values())}")
     return 1 if failed else 0
