@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,10 +17,10 @@ from p2m.run.v1 import run_pb2
 from orchestrator.client import FINAL
 from services.kit.errors import P2MError
 from services.kit.settings import SERVICES
+from tests.conftest import ROOT
 from tests.faults import audit
 from tests.faults.trials import REQUESTS, Trial
 from tests.support.cluster import DATABASE, ORCHESTRATORS, OTHER_DATABASE, System
-from tests.support.models import tiny_t5
 from tests.support.processes import is_alive
 from tests.support.proxy import Proxy
 from tests.support.teacher import TOY_PROMPT
@@ -217,7 +218,12 @@ async def _start(system: System, trial: Trial, run: str) -> None:
     if system.real:
         model = system.folder / "model"
         if not model.exists():
-            await asyncio.to_thread(tiny_t5, model)
+            # In a process of its own: this one stays small, and does not depend on what torch thinks of threads.
+            making = (
+                f"from pathlib import Path; from tests.support.models import tiny_t5; tiny_t5(Path({str(model)!r}))"
+            )
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", making, cwd=ROOT)
+            assert await process.wait() == 0, "the tiny model could not be made"
         options = run_pb2.RunOptions(
             number=24, dataset="", skip_datasets=trial.who != "dataset_retriever", model=f"folder:{model}", epochs=1,
             teacher_rows=4, seed=7,
