@@ -26,7 +26,7 @@ from tests.support.proxy import Proxy
 from tests.support.teacher import TOY_PROMPT
 
 # How long a run may take with its fault, and how soon the fault must have come.
-ENDS_WITHIN_S, COMES_WITHIN_S = {False: 200.0, True: 500.0}, {False: 90.0, True: 300.0}
+ENDS_WITHIN_S, COMES_WITHIN_S = {False: 300.0, True: 600.0}, {False: 200.0, True: 400.0}
 PROMPT = "Name the colour in the sentence."
 
 
