@@ -42,7 +42,8 @@ from services.kit.tokens import CALLER, Caller, not_yours
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_WATCH_INTERVAL_S = 0.2
+# A watcher asks the database so often while something changes, and more and more seldom while nothing does.
+_WATCH_INTERVAL_S, _WATCH_LONGEST_S, _WATCH_SLOWER = 0.2, 1.0, 1.25
 _PAGE_SIZE, _MOST_PAGE_SIZE = 50, 1000
 _HASH_CHARACTERS = 12
 # They say how a run is done, not what it is.
@@ -141,14 +142,15 @@ class RunService:
 
     async def Watch(self, request: run_pb2.WatchRequest, context: Any) -> AsyncIterator[run_pb2.WatchResponse]:
         await self._check_owner(request.name, context)
-        after = request.after
+        after, pause_s = request.after, _WATCH_INTERVAL_S
         while True:
             for change in await asyncio.to_thread(self._runs.changes, request.name, after):
-                after = change.sequence
+                after, pause_s = change.sequence, _WATCH_INTERVAL_S
                 yield change
                 if change.HasField("run") and change.run.state not in UNFINISHED:
                     return
-            await asyncio.sleep(_WATCH_INTERVAL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_WATCH_LONGEST_S, pause_s * _WATCH_SLOWER)
 
     async def Cancel(self, request: run_pb2.CancelRequest, context: Any) -> run_pb2.CancelResponse:
         await self._check_owner(request.name, context)
