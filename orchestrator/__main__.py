@@ -45,7 +45,7 @@ def cli() -> None:
 
 for command in (
     run.run, run.attributes, runs.watch, runs.list_, runs.show, runs.cancel, runs.data, improve.improve, runs.choose,
-    models.demo, models.export, models.serve, catalogue.catalogue, house.gc, house.up,
+    models.demo, models.export, models.serve, catalogue.catalogue, house.doctor, house.gc, house.up,
 ):  # fmt: skip
     cli.add_command(command)
 

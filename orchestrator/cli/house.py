@@ -1,4 +1,4 @@
-"""What keeps the house: gc, up."""
+"""What keeps the house: doctor, gc, up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,27 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.shared import as_json_line, execute
+from orchestrator.cli.shared import as_json_line, connecting, execute
+
+
+@click.command()
+@connecting
+@as_json_line
+def doctor(connect: str, as_json: bool) -> int:
+    """Look at all that a run needs, and say what to do where something is wrong.
+
+    Settings, secrets, certificates, ports, disk, memory, packages, store, database, LLM (which models it has: that
+    costs nothing), hub, services, clocks. Nothing is changed, no secret is shown. The status is 1 where something is
+    wrong.
+
+    \b
+    Examples:
+      p2m doctor
+      p2m doctor --connect 127.0.0.1:50050 --json
+    """
+    from orchestrator.doctor import command
+
+    return execute(lambda terminal, settings: command.doctor(terminal, settings, connect, as_json))
 
 
 @click.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from orchestrator.local import LocalStack, hosted
 from services.kit.artifacts import Artifacts
 from services.kit.settings import Settings
 from services.kit.values import Artifact
+from tests.support.seaweed import Seaweed, seaweed
 
 PROMPT = "Name the colour in the sentence."
 # Nobody is asked: what the services do is none of these tests' matter, but a set endpoint keeps the small LLM out.
@@ -64,6 +65,13 @@ def idle_runs(idle_settings: Settings) -> IdleRuns:
                 yield Idle(client, calls, stack, settings)
 
     return host
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server of the session's own."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
 
 
 async def finished(client: RunClient, name: str, timeout_s: float = 60.0) -> run_pb2.Run:
