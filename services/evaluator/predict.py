@@ -22,7 +22,7 @@ from services.evaluator.classifier import Classifier
 from services.evaluator.exported import Exported, is_exported
 from services.evaluator.greedy import greedy
 from services.kit import encoding
-from services.kit.errors import FailedPrecondition
+from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.settings import Settings
 from services.kit.values import Progress, PromptSpec
 from services.kit.worker import WorkerContext
@@ -88,19 +88,25 @@ class Predictor:
 
 def loaded(folder: Path, settings: Settings) -> Model | Classifier | Exported:
     """The model in `folder`. Raises FailedPrecondition (BAD_MODEL) where none can be loaded."""
+    try:
+        return _loaded(folder, settings)
+    except (P2MError, MemoryError):
+        raise
+    except Exception as error:  # there is no end to what a damaged model makes its libraries raise
+        raise _bad_model(error) from error
+
+
+def _loaded(folder: Path, settings: Settings) -> Model | Classifier | Exported:
     if is_exported(folder):
         return Exported(folder, settings)
     import torch
     from transformers import AutoConfig
 
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if not encoding.labels_of(config):
-            return Model(folder, settings)
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-        return Classifier(folder, config, "cuda" if torch.cuda.is_available() else "cpu")
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _bad_model(error) from error
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if not encoding.labels_of(config):
+        return Model(folder, settings)
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    return Classifier(folder, config, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _bad_model(error: Exception) -> FailedPrecondition:

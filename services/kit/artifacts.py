@@ -39,6 +39,9 @@ PARQUET = "application/vnd.apache.parquet"
 JSON = "application/json"
 FOLDER = "application/vnd.p2m.folder+json"
 
+MAX_FILES = 10_000
+"""Of one folder."""
+
 _URI = re.compile(r"p2m://([a-z_]+)/blobs/sha256/([0-9a-f]{64})")
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
 
@@ -257,14 +260,22 @@ def _entries(manifest: bytes, folder: Artifact) -> list[tuple[PurePosixPath, Art
     try:
         for entry in json.loads(manifest)["files"]:
             path, digest = PurePosixPath(entry["path"]), str(entry["sha256"])
-            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in entry["path"]:
-                raise ValueError(f"the path {entry['path']!r}")
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in entry["path"] or _long(path):
+                raise ValueError(f"the path {entry['path'][:80]!r}")
             if not re.fullmatch("[0-9a-f]{64}", digest):
                 raise ValueError(f"the digest {digest[:80]!r}")
             entries.append((path, Artifact(f"{prefix}/{digest}", digest, int(entry["size_bytes"]))))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FailedPrecondition("BAD_MANIFEST", f"{folder.uri} is no folder's manifest: {error}") from error
+        files = {path for path, _ in entries}
+        if len(files) != len(entries) or len(files) > MAX_FILES or any(files & {*path.parents} for path in files):
+            raise ValueError(f"a file twice, a file that is also a folder, or more than {MAX_FILES:,} files")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise FailedPrecondition("BAD_MANIFEST", f"{folder.uri} is no folder's manifest: {str(error)[:300]}") from error
     return entries
+
+
+def _long(path: PurePosixPath) -> bool:
+    """Whether a file system might not take the path."""
+    return len(str(path).encode()) > 1_000 or any(len(part.encode()) > 200 for part in path.parts)
 
 
 def _digest(path: Path) -> str:

@@ -127,7 +127,7 @@ class Stage:
             record: dict[str, Any] = json.loads(self.artifacts.store.get(self._key(kind, key)))
         except NotFound:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataLoss(
                 "BAD_RECORD", f"The record {self._key(kind, key)} is damaged; delete that object."
             ) from error

@@ -41,7 +41,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from services.kit import encoding
-from services.kit.errors import FailedPrecondition
+from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.locations import gguf_file
 from services.kit.values import PromptSpec
 from services.trainer import classify
@@ -125,7 +125,9 @@ def load(
         if labels and _is_encoder(config):
             return _with_labels(folder, config, tokenizer, labels, max_input_tokens)
         model = _model(folder, config, tokenizer)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
+    except (P2MError, MemoryError):
+        raise
+    except Exception as error:  # there is no end to what a damaged model makes its libraries raise
         raise FailedPrecondition(
             "BAD_MODEL", f"The model in {folder} cannot be loaded: {_first_line(error)} Take another model."
         ) from error

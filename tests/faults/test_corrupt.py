@@ -35,7 +35,7 @@ from tests.support.fuzzing import bent
 from tests.support.models import copy_rows
 
 FULL = os.environ.get("P2M_FAULTS") == "full"
-SHARDS, ARTIFACTS = (10, 100) if FULL else (1, 40)
+SHARDS, ARTIFACTS = (10, 100) if FULL else (1, 24)
 AT_ONCE = 4
 SPEC = common.PromptSpec(instruction="Name the colour.", language="en")
 

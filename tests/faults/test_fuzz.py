@@ -1,6 +1,6 @@
 """Whatever is sent to any call of any service: a result or a canonical status that names our reason, and no harm.
 
-P2M_FAULTS=full: 10,000 messages, a tenth of which are bytes that no client would send. Otherwise a few hundred.
+P2M_FAULTS=full: 10,000 messages, a tenth of which are bytes that no client would send. Otherwise 200.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from tests.support.models import copy_rows, tiny_t5
 from tests.support.teacher import TOY_PROMPT, ScriptedTeacher
 
 FULL = os.environ.get("P2M_FAULTS") == "full"
-SHARDS, MESSAGES = (20, 500) if FULL else (1, 300)
-AT_ONCE = 8
+SHARDS, MESSAGES = (20, 500) if FULL else (1, 200)
+AT_ONCE = 16
 # A call that is at work is left to it no longer: its caller goes away, and so must the work.
 PATIENCE_S = 2.0
 # Neither a bug of ours nor a server that is gone.
