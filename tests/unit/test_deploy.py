@@ -215,6 +215,18 @@ def test_trainers_and_evaluators_have_a_gpu_where_it_is_asked_for() -> None:
         assert bool(template["spec"].get("tolerations")) == on_gpu
 
 
+def test_metrics_are_where_the_annotations_say() -> None:
+    """Each part tells Prometheus the port that its settings open, and lets nobody in there but that namespace."""
+    objects = rendered("production")
+    shared = next(iter(of_kind(objects, "ConfigMap").values()))["data"]
+    (rule,) = one(objects, "NetworkPolicy", "metrics")["spec"]["ingress"]
+    assert [str(port["port"]) for port in rule["ports"]] == [shared["P2M_METRICS_PORT"]]
+    for name in (*PARTS, "orchestrator"):
+        annotations = pods(objects)[name]["metadata"]["annotations"]
+        assert annotations["prometheus.io/port"] == shared["P2M_METRICS_PORT"]
+        assert not lets(objects, "client", name, int(shared["P2M_METRICS_PORT"]))
+
+
 def test_only_those_speak_who_must() -> None:
     """In the trial's cluster each pair of parts may speak or not as drawn in network-policies.yaml."""
     objects = rendered("trial")
