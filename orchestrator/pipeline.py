@@ -405,7 +405,13 @@ def recorded_texts(engine: sa.Engine) -> Iterator[tuple[str, str]]:
 
 def delete_workflows(settings: Settings, run: str, newest: str) -> None:
     """Removes what is recorded of a run: its workflows up to the newest."""
-    url = open_engine(settings).url.render_as_string(hide_password=False)
+    engine = open_engine(settings)
+    schema = None if engine.dialect.name == "sqlite" else "dbos"
+    begun = sa.inspect(engine).has_table(SystemSchema.workflow_status.name, schema=schema)
+    engine.dispose()
+    if not begun:
+        return
+    url = engine.url.render_as_string(hide_password=False)
     client = DBOSClient(system_database_url=url, serializer=DBOSPortableJSON)
     try:
         client.delete_workflows([f"{run}#{number}" for number in range(1, int(newest.rpartition("#")[2]) + 1)])
