@@ -167,7 +167,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._inner.read(len(buffer))
-        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, *_arrow_errors()) as error:
+        except _damages() as error:
             raise self._damaged(error) from error
         except OSError as error:
             # bz2 and zstd say OSError of damage; what the file below says has a number.
@@ -235,6 +235,7 @@ def _zstd(raw: Any) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
 
 
-def _arrow_errors() -> tuple[type[BaseException], ...]:
-    arrow = sys.modules.get("pyarrow")
-    return (arrow.ArrowException,) if arrow else ()
+def _damages() -> tuple[type[Exception], ...]:
+    """What the unpackers say of damage; Arrow's where it was used."""
+    known = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
+    return (*known, sys.modules["pyarrow"].ArrowException) if "pyarrow" in sys.modules else known
