@@ -122,9 +122,7 @@ async def cancel(terminal: Terminal, settings: Settings, name: str, connect: str
     async with reached(connect, settings) as client:
         before = await client.get(name)
         if before.state in _STATUS:
-            terminal.say(
-                f"Run {name} has ended already ({summary.state_word(before)}); there is nothing to cancel."
-            )
+            terminal.say(f"Run {name} has ended already ({summary.state_word(before)}); there is nothing to cancel.")
             return DONE
         await client.cancel(name)
     terminal.say(f"Run {name} is cancelled. What it has is kept: the same `p2m run` goes on with it.")
