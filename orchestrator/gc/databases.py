@@ -1,6 +1,6 @@
 """Which databases' runs keep their artifacts in a store: who sees one database only must not remove another's.
 
-orchestrator/databases/<id>.json     {"since"}: a database whose runs may be in this store
+run/databases/<id>.json     {"since"}: a database whose runs may be in this store
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from orchestrator.runs import create_absent
 from services.kit.artifacts import Store
 
-_PREFIX = "orchestrator/databases/"
+_PREFIX = "run/databases/"
 
 _schema = sa.MetaData()
 _identity = sa.Table("p2m_identity", _schema, sa.Column("one", sa.Integer, primary_key=True), sa.Column("id", sa.Text))

@@ -24,7 +24,7 @@ DEFAULTS = dict.fromkeys(KINDS, FOREVER) | {"checkpoint": 7 * 86400.0}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _OF_SERVICE = {
     "generator": "generated", "dataset_retriever": "retrieved", "trainer": "trained", "evaluator": "measured",
-    "orchestrator": "result", "catalogue": "catalogue",
+    "run": "result", "orchestrator": "result", "catalogue": "catalogue",
 }  # fmt: skip
 _OF_FOLDER = {"results": "record", "attempts": "record", "journal": "answers", "checkpoints": "checkpoint"}
 

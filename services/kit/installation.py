@@ -38,21 +38,29 @@ PREFIXES = {
     "model-retriever": "model_retriever",
     "trainer": "trainer",
     "evaluator": "evaluator",
-    "orchestrator": "orchestrator",
-    # A person's data goes where the orchestrator looks for it.
+    "orchestrator": "run",
+    # A person's own data, which the parts that a run leads it to read.
     "client": "orchestrator",
     "demo": "demo",
 }
 # Whose prefixes each part must read besides its own.
 _READS = {
-    "dataset-retriever": ("orchestrator", "catalogue"),
-    "generator": ("orchestrator", "dataset_retriever"),
+    "dataset-retriever": ("orchestrator", "run", "catalogue"),
+    "generator": ("orchestrator", "run", "dataset_retriever"),
     "model-retriever": ("catalogue",),
-    "trainer": ("orchestrator", "dataset_retriever", "generator"),
-    "evaluator": ("orchestrator", "trainer"),
-    "orchestrator": ("parser", "dataset_retriever", "generator", "model_retriever", "trainer", "evaluator"),
-    "client": ("dataset_retriever", "generator", "trainer", "evaluator"),
-    "demo": ("orchestrator", "trainer", "evaluator"),
+    "trainer": ("orchestrator", "run", "dataset_retriever", "generator"),
+    "evaluator": ("orchestrator", "run", "trainer"),
+    "orchestrator": (
+        "orchestrator",
+        "parser",
+        "dataset_retriever",
+        "generator",
+        "model_retriever",
+        "trainer",
+        "evaluator",
+    ),
+    "client": ("run", "dataset_retriever", "generator", "trainer", "evaluator"),
+    "demo": ("orchestrator", "run", "trainer", "evaluator"),
 }
 # Parts that call the LLM, that translate, and that fetch from the hub.
 _KEYS = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import outcome
+from orchestrator.service import RunService
 from services.kit.artifacts import open_store
 from services.kit.errors import PermissionDenied
 from services.kit.installation import PREFIXES, install, make_bucket
@@ -59,6 +61,12 @@ def test_each_part_writes_under_its_own_prefix_and_reads_what_it_must(
         stores["generator"].delete("trainer/of-trainer")
     assert stores["client"].get("trainer/of-trainer") == b"trainer"
     assert stores["orchestrator"].get("orchestrator/of-client") == b"client"
+    assert stores["client"].get("run/of-orchestrator") == b"orchestrator"
+
+
+def test_the_orchestrators_prefix_is_that_of_its_reports() -> None:
+    """What a run ends with is written under the prefix that the orchestrator's keys are for."""
+    assert PREFIXES["orchestrator"] == outcome.SERVICE == RunService.name
 
 
 def test_the_key_of_the_llm_goes_to_those_who_call_it_alone(installed: Path) -> None:
