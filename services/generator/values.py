@@ -14,7 +14,7 @@ from services.kit.errors import InvalidArgument
 from services.kit.values import Allowance, Artifact, Ledger, Metric, Prefer, PromptSpec, Row
 
 MOST_EXAMPLES = 1_000_000
-INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.5, 1.2
+INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.8, 1.2
 
 
 class StopReason(IntEnum):

@@ -428,15 +428,15 @@ async def test_what_the_llm_reads(settings: Settings) -> None:
     assert all("Write 5 new examples" in text.split("\n\n")[-1] for text in texts[1:-1])
     degrees = [body["temperature"] for body in asked]
     assert degrees == sorted(degrees)
-    assert degrees[0] == 0.5
-    assert degrees[-1] == pytest.approx(0.5 + 0.7 * 86 / 90)
+    assert degrees[0] == 0.8
+    assert degrees[-1] == pytest.approx(0.8 + 0.4 * 86 / 90)
     assert len({body["seed"] for body in asked}) == len(asked)
 
 
 @pytest.mark.parametrize(
     ("start", "end", "kept", "expected"),
     [
-        (None, None, 0, 0.5),
+        (None, None, 0, 0.8),
         (None, None, 100, 1.2),
         (0.0, 2.0, 25, 0.5),
         (1.4, 1.4, 50, 1.4),
@@ -473,7 +473,7 @@ async def test_repeats_raise_the_temperature(settings: Settings) -> None:
         await _made(own, teacher, GenerateRequest("run/generate", Allowance(), SPEC, 90))
         degrees = [body["temperature"] for body in teacher.requests]
     assert degrees == sorted(degrees)
-    assert degrees[0] == 0.5
+    assert degrees[0] == 0.8
     assert degrees[-1] > 1.0
 
 

@@ -78,7 +78,7 @@ class GenerateRequest(_message.Message):
     seed: _builtins.int
     """Seed of all that is drawn at random."""
     initial_temperature: _builtins.float
-    """Sampling temperature at the start; unset 0.5. 0 to 2."""
+    """Sampling temperature at the start; unset 0.8. 0 to 2."""
     max_temperature: _builtins.float
     """Sampling temperature at the end; unset 1.2. 0 to 2."""
     prefer: _common_pb2.Prefer.ValueType
