@@ -4,9 +4,10 @@
     unary(stub.Parse, request, timeout_s)      one call; errors are those of `errors`
     stream(stub.Train, request, ..., report)   a long call: reports progress, returns the result
 
-A call that a connection broke before its first message is made again by gRPC, and one that met NO_FREE_SLOT here: at a
-sibling, then after the asked delay. What the service itself calls Unavailable it has tried already, and is not retried.
-After the first message a broken stream raises Unavailable: the caller may ask again with the same request_id.
+A call that a connection broke before its first message is made again by gRPC, and one that met NO_FREE_SLOT or a server
+that was just closing here: at a sibling, then after the asked delay. What the service itself calls Unavailable it has
+tried already, and is not retried. After the first message a broken stream raises Unavailable: the caller may ask again
+with the same request_id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.kit import telemetry
 from services.kit.certificates import Certificates, RotatingChannel, channel_credentials
-from services.kit.errors import Internal, NoFreeSlot, P2MError, Unavailable
+from services.kit.errors import Cancelled, Internal, NoFreeSlot, P2MError, Unavailable
 from services.kit.security import uses_tls
 from services.kit.server import KEEPALIVE, MAX_MESSAGE_BYTES
 from services.kit.settings import Settings
@@ -33,6 +34,8 @@ from services.kit.wire import from_message
 # Longer than any stage should take, so that a hung one ends some day.
 STREAM_TIMEOUT_S = 24 * 3600.0
 UNARY_TIMEOUT_S = 900.0
+# A call that is refused so soon came as its server closed; it is made again so often.
+_CLOSING_S, _CLOSING_TRIES = 1.0, 3
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -127,11 +130,13 @@ async def _with_free_slot(call: Callable[[float], Any], timeout_s: float, called
     deadline = loop.time() + timeout_s
     attempt = 0
     while True:
+        began = loop.time()
         try:
-            return await call(max(0.001, deadline - loop.time()))
+            return await call(max(0.001, deadline - began))
         except grpc.RpcError as rpc_error:
             error: P2MError = from_rpc_error(rpc_error)
-        if not isinstance(error, NoFreeSlot):
+        refused = _is_closing(error) and loop.time() - began < _CLOSING_S and attempt < _CLOSING_TRIES
+        if not isinstance(error, NoFreeSlot) and not refused:
             raise error
         called.waits()
         # The first few tries go to siblings at once (round robin); then all are busy and waiting is right.
@@ -140,6 +145,11 @@ async def _with_free_slot(call: Callable[[float], Any], timeout_s: float, called
         if loop.time() + delay > deadline:
             raise error
         await asyncio.sleep(delay)
+
+
+def _is_closing(error: P2MError) -> bool:
+    """Whether gRPC itself refused the call, with no word of ours: one that comes as the server closes is CANCELLED."""
+    return isinstance(error, Cancelled) and error.message == error.reason
 
 
 async def wait_until_serving(channel: grpc.aio.Channel, timeout_s: float) -> None:

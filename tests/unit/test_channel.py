@@ -16,10 +16,15 @@ from typing import Any
 
 import grpc
 import pytest
-from p2m.generator.v1.generator_pb2_grpc import GeneratorServiceStub
+from p2m.generator.v1.generator_pb2 import GenerateResponse, GenerateResult
+from p2m.generator.v1.generator_pb2_grpc import (
+    GeneratorServiceServicer,
+    GeneratorServiceStub,
+    add_GeneratorServiceServicer_to_server,
+)
 
 from services.kit.channel import dial, stream, wait_until_serving
-from services.kit.errors import DeadlineExceeded, Internal, NoFreeSlot, Unavailable
+from services.kit.errors import Cancelled, DeadlineExceeded, Internal, NoFreeSlot, Unavailable
 from services.kit.server import Server
 from services.kit.settings import Settings
 from tests.support.nameserver import Nameserver, nameserver
@@ -97,6 +102,33 @@ async def test_a_replica_that_drains_gets_no_calls(two: Replicas) -> None:
     await stopping
     assert labels["b"] >= 18
     assert await two.labels(4) == {"b": 4}
+
+
+async def test_a_call_that_meets_a_closing_server_is_made_again(settings: Settings) -> None:
+    """gRPC's own CANCELLED, which a closing server gives to a call that it never took, is no error of the call."""
+    asked = 0
+
+    class Closing(GeneratorServiceServicer):
+        async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+            nonlocal asked
+            asked += 1
+            if asked == 1 or request.request_id == "run/always":
+                await context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+            yield GenerateResponse(result=GenerateResult(llm="a"))
+
+    server = grpc.aio.server()
+    add_GeneratorServiceServicer_to_server(Closing(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")  # no health service to ask
+    stub = GeneratorServiceStub(channel)
+    assert (await stream(stub.Generate, ask("answer", "run/once"))).llm == "a"
+    assert asked == 2
+    with pytest.raises(Cancelled):
+        await stream(stub.Generate, ask("answer", "run/always"))
+    assert asked == 2 + 4
+    await channel.close()
+    await server.stop(None)
 
 
 async def test_a_replica_that_is_not_warm_gets_no_calls(settings: Settings) -> None:
@@ -241,7 +273,12 @@ asyncio.run(main())
 CALL = """
 import asyncio, os
 from pathlib import Path
-from p2m.generator.v1.generator_pb2_grpc import GeneratorServiceStub
+from p2m.generator.v1.generator_pb2 import GenerateResponse, GenerateResult
+from p2m.generator.v1.generator_pb2_grpc import (
+    GeneratorServiceServicer,
+    GeneratorServiceStub,
+    add_GeneratorServiceServicer_to_server,
+)
 from services.kit.channel import dial, stream
 from services.kit.settings import Settings
 from tests.support.toy import ask
