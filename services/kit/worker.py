@@ -251,11 +251,12 @@ def main(target: str) -> int:
     logs.configure(settings.log_level, settings.log_format)
     observed = telemetry.start(settings, target.removeprefix("services.").partition(".")[0], worker=True)
     context = WorkerContext(settings, send)
-    signal.signal(signal.SIGTERM, lambda *_: context.stop())
     threading.Thread(target=_end_with_parent, args=(ended, context), daemon=True).start()
     try:
         module, name = target.split(":")
         hosted = getattr(importlib.import_module(module), name)
+        # Only now: what is still importing has nothing to save, and SIGTERM ends it at once.
+        signal.signal(signal.SIGTERM, lambda *_: context.stop())
         if isinstance(hosted, type):
             return _answer(hosted, target, lines, context, send)
         if not (line := lines.get()):
