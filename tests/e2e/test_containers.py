@@ -185,7 +185,7 @@ def test_a_killed_orchestrator(stack: Stack) -> None:
 def test_a_cancel(stack: Stack) -> None:
     """A cancel ends the trainer's child process within 2 s."""
     (trainer,) = stack.containers("trainer")
-    stack.drive("start", "stopped", "--number", "24")
+    stack.drive("start", "stopped", "--number", "40")
     until(lambda: "services.trainer.train" in stack.docker("top", trainer), 200, "the trainer's child process")
     at = stack.drive("cancel", "stopped")
     until(lambda: "services.kit.worker" not in stack.docker("top", trainer), 10, "the child process to end")
@@ -197,13 +197,13 @@ def test_a_cancel(stack: Stack) -> None:
 def test_a_rolling_restart(stack: Stack) -> None:
     """Every service is restarted, one after another, under twenty runs at once: none is lost."""
     names = [f"rolling-{number}" for number in range(20)]
-    stack.drive("start", *names, "--number", "24")
+    stack.drive("start", *names, "--number", "40")
     began = time.monotonic()
     for name in (*OURS, "object-store", "postgres"):
         stack.compose("restart", "-t", "15", name, timeout_s=120)
         stack.compose("up", "-d", "--no-recreate", "--wait", name, timeout_s=300)
         print(f"   {name} again healthy after {time.monotonic() - began:.0f} s", flush=True)
-    states = stack.drive("wait", *names, "--timeout", "500", timeout_s=600)
+    states = stack.drive("wait", *names, "--timeout", "700", timeout_s=800)
     print(f"   {len([1 for state in states.values() if state == 'SUCCEEDED'])} of 20 succeeded")
     assert set(states.values()) == {"SUCCEEDED"}, states
 
