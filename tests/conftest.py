@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import hypothesis
 import pytest
 
 from services.kit.artifacts import Artifacts
 from services.kit.settings import Settings
+from services.kit.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,3 +42,11 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the reference data is absent: no folder {folder}/data (set P2M_SHARED)")
     return folder
+
+
+@pytest.fixture
+def watched_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics that look only at what this test makes, and not at what lives on of earlier ones."""
+    for metric in metrics.METRICS:
+        if isinstance(metric, metrics.Watched):
+            monkeypatch.setattr(metric, "_watched", WeakKeyDictionary())

@@ -28,6 +28,8 @@ from tests.support.models import tiny_t5
 from tests.support.seaweed import free_ports
 from tests.support.teacher import TOY_PROMPT, ScriptedTeacher
 
+pytestmark = pytest.mark.usefixtures("watched_alone")
+
 KEY = "sk-a-planted-key-that-must-show-nowhere"
 # What the planted prompt and the teacher's answers are full of, and names of ours are not.
 WRITTEN = ("handful of words", "the name of a colour")
