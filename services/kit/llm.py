@@ -45,8 +45,9 @@ log = logging.getLogger(__name__)
 
 # Tries of one question, by how they end, before a server that has never answered is given up.
 _FIRST_TRIES = {"refused": 4, "error": 6}
-# Tries without an answer that may have been charged: at a server that answers nobody, at one that answers others.
-_LOST_TRIES, _LOST_TRIES_ALIVE = 2, 6
+# Tries without an answer that may have been charged: at a server that answers nobody, at one that answers others. What
+# is dropped at once is a server or a proxy that starts anew, and is soon over; who is silent once will be again.
+_LOST_TRIES, _LOST_TRIES_ALIVE = {"dropped": 5, "timeout": 2}, 6
 _LONGEST_WAIT_S = 30.0
 
 
@@ -320,7 +321,7 @@ class Session:
 
     def _hopeless(self, again: Again, endpoint: Endpoint, began: float, tries: int, lost: int, wait: float) -> bool:
         if again.may_be_paid:
-            return lost >= (_LOST_TRIES_ALIVE if endpoint.answered_at > began else _LOST_TRIES)
+            return lost >= (_LOST_TRIES_ALIVE if endpoint.answered_at > began else _LOST_TRIES[again.kind])
         if not endpoint.answered_at and tries >= _FIRST_TRIES.get(again.kind, tries + 1):
             return True
         # A server at its rate limit that goes on answering others is waited for.

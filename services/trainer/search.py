@@ -17,6 +17,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ MOST_SECONDS = 7 * 24 * 3600.0
 # A trial is compared with those before it from this tenth of its way on: the learning rate warms up before.
 _FIRST_COMPARED = 2
 _LEAST_COMPARED_WITH = 3
+# A trial has at most this share of the time, its rate falling to nothing within it: a long training tried once, or cut
+# off before its end, is compared with nothing.
+_SHARE_OF_A_TRIAL = 0.2
 # So often a choice that was made before is made anew; then there is nothing left to try.
 _REPEATS = 20
 
@@ -148,9 +152,10 @@ class _Attempt:
                     found.student.model = adapters.with_qlora(found.student, folder)
                 elif self._asked.lora:
                     found.student.model = adapters.with_lora(found.student)
+                most = min(self._asked.max_seconds or math.inf, _SHARE_OF_A_TRIAL * self._request.budget_seconds)
                 fit(
-                    found.student, found.train, found.validation, self._asked, request.seed, self._context, self,
-                    folder, Team(),
+                    found.student, found.train, found.validation, replace(self._asked, max_seconds=most), request.seed,
+                    self._context, self, folder, Team(),
                 )  # fmt: skip
         except optuna.TrialPruned:
             state = TrialState.PRUNED

@@ -116,6 +116,14 @@ async def test_faults_that_pass_are_survived(open_teacher):
         assert session.ledger.requests == 9, "the dropped one may have been paid for"
 
 
+async def test_a_server_that_starts_anew_is_waited_for(open_teacher):
+    """Three dropped connections in a row, and nobody was answered before: the fourth try answers; each is booked."""
+    async with ScriptedTeacher(faults=[Fault(hang_s=0.01)] * 3) as server:
+        session = open_teacher(server, llm_patience_s=20).session("run", Allowance())
+        await session.ask(ask())
+        assert server.count["requests"] == session.ledger.requests == 4
+
+
 @pytest.mark.parametrize(("fault", "reason"), [(BUSY, "LLM_BUSY"), (OVERLOADED, "LLM_FAILING")])
 async def test_faults_that_do_not_pass_end(open_teacher, fault, reason):
     """A server that never recovers is given up after P2M_LLM_PATIENCE_S, and nothing is booked."""

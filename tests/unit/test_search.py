@@ -142,6 +142,24 @@ def test_the_budget_is_kept(settings: Settings, request_: SearchRequest, monkeyp
     assert all(trial.state != TrialState.OUT_OF_TIME for trial in result.trials[:-1])
 
 
+@pytest.mark.parametrize(("own", "most"), [(None, 20.0), (5.0, 5.0)])
+def test_a_trial_has_its_share_of_the_time(
+    settings: Settings, request_: SearchRequest, monkeypatch: pytest.MonkeyPatch, own: float | None, most: float
+) -> None:
+    """At most a fifth of the budget, so that several are compared; a person's own limit counts where it is less."""
+    given = []
+    fit = search.fit
+
+    def watched(student: Any, train: Any, validation: Any, asked: HyperParameters, *rest: Any) -> Any:
+        given.append(asked.max_seconds)
+        return fit(student, train, validation, asked, *rest)
+
+    monkeypatch.setattr(search, "fit", watched)
+    asked = replace(request_.hyper_parameters, max_seconds=own)
+    search.search(replace(request_, hyper_parameters=asked, budget_seconds=100.0), Context(settings))
+    assert given and set(given) == {most}
+
+
 def test_too_little_time_for_any(settings: Settings, request_: SearchRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not one trial comes to its end there is no best, and the notes say so."""
     now = itertools.count()
