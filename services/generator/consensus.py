@@ -20,12 +20,15 @@ from collections.abc import Iterable, Iterator
 from services.generator.validity import Validity
 from services.generator.variety import candidates, far_apart
 from services.kit.dedup import NearDuplicates, same_text
+from services.kit.text import words
 from services.kit.values import Demonstration, Row
 
 SOURCE = "generated"
 
 # So many examples are believed to have been new beforehand.
 _TELLING = 3
+# So many words in a row out of a demonstration are no input of their own; fewer may be a name or a date.
+_PART_WORDS = 5
 
 
 def best_output(votes: Counter[str]) -> str:
@@ -83,6 +86,7 @@ class Collection:
         self.outputs: Counter[str] = Counter()
         self._validity = Validity(shown, instruction)
         self._demonstrated = _near(demonstration.input for demonstration in shown)
+        self._shown = [_spaced(demonstration.input) for demonstration in shown]
         self._excluded = _near(excluded)
         self._near = NearDuplicates()
         # By input (`same_text`): how often each output was given, and one way of writing the input.
@@ -120,7 +124,7 @@ class Collection:
         before = self.kept
         text = same_text(given)
         if text not in self._votes:
-            if text in self._demonstrated:
+            if text in self._demonstrated or self._is_part_of_one(text):
                 self._dropped["copied_demonstration"] += 1
                 return False
             if text in self._excluded:
@@ -133,6 +137,11 @@ class Collection:
         self.longest = max(self.longest, len(given.encode()) + len(wanted.encode()))
         self.outputs[wanted] += 1
         return self.kept > before
+
+    def _is_part_of_one(self, text: str) -> bool:
+        """Whether a demonstration says the same, and more."""
+        part = _spaced(text) if self._shown else ""
+        return len(part.split()) >= _PART_WORDS and any(part in whole for whole in self._shown)
 
     def sample(self, rng: random.Random, number: int) -> list[Demonstration]:
         """Up to `number` examples of those taken in, far apart, each with its best output so far."""
@@ -167,6 +176,10 @@ def _near(texts: Iterable[str]) -> NearDuplicates:
     for text in texts:
         near.add(same_text(text))
     return near
+
+
+def _spaced(text: str) -> str:
+    return f" {' '.join(words(text))} "
 
 
 def _digest(text: str) -> str:

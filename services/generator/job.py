@@ -29,8 +29,6 @@ _NONSENSE = 20
 _STEERED_EXAMPLES, _STEERED_REQUESTS = 100, 20
 # Examples after which the longest one tells how long an answer may be.
 _TELLING = 20
-# The share of repeats from which on an LLM is one that copies what it is shown.
-_COPIES = 0.1
 # Parts of the run for which the share of repeats is told.
 _STRETCHES = 20
 
@@ -95,7 +93,7 @@ class Job:
         steered = variety.steer(known, rng, request.part + slot, size, collection.outputs)
         written = collection.sample(rng, shape.written)
         # The largest size shows the same ones, so that the server's prefix cache helps; what is shown alone is copied.
-        drawn = None if shape is prompts.COMPLEX and collection.repeated <= _COPIES else rng
+        drawn = None if shape is prompts.COMPLEX and collection.repeated < prompts.COPIES else rng
         text = prompts.messages(request.spec, shape, written, self.plan, size, steered, drawn)
         longest = prompts.of_bytes(collection.longest) if collection.usable >= _TELLING else 0
         degrees = temperature(request, collection.kept, collection.repeated)

@@ -41,8 +41,11 @@ class Size:
 
 
 COMPLEX, MIDDLE, SIMPLE = Size(1.0, 12, 5), Size(0.5, 6, 3), Size(0.25, 3, 1)
-BARE = Size(0.25, 3, 0)
+# For an LLM that writes again what it reads: nothing written before, and more than one or two demonstrations.
+BARE = Size(1.0, 12, 0)
 SIZES = (COMPLEX, MIDDLE, SIMPLE)
+# The share of repeats from which on an LLM is one of these.
+COPIES = 0.05
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,11 @@ def task(spec: PromptSpec, plan: Plan, rest: str = "") -> list[str]:
 
 
 def choose_size(rng: random.Random, repeated: float = 0.0) -> Size:
-    """One of the three, each as likely; but BARE the more often, the larger the share of repeats is.
+    """One of the three, each as likely; but BARE the more often, the nearer the share of repeats is to COPIES.
 
     An LLM that repeats itself mostly copies what it is shown, and what it is told to keep away from.
     """
-    return BARE if rng.random() < repeated else rng.choice(SIZES)
+    return BARE if rng.random() < repeated / COPIES else rng.choice(SIZES)
 
 
 def tokens(text: str) -> int:

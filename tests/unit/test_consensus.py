@@ -65,6 +65,18 @@ def test_demonstrations_and_excluded_inputs_are_left_out() -> None:
     assert collection.dropped(10) == {"copied_demonstration": 1, "excluded": 1}
 
 
+def test_a_part_of_a_demonstration_is_a_copy() -> None:
+    """Five of its words in a row make no input; fewer may, and so may words that only begin as it does."""
+    collection = Collection(
+        [Demonstration("Question: What river runs through Warsaw? Context: Warsaw lies in Poland.", "it")]
+    )
+    collection.add(_example("What river runs through Warsaw?", "Vistula"))
+    collection.add(_example("What river runs through Warsawa?", "Vistula"))
+    collection.add(_example("runs through Warsaw", "Vistula"))
+    assert {row.input for row in collection.rows(10)} == {"What river runs through Warsawa?", "runs through Warsaw"}
+    assert collection.dropped(10) == {"copied_demonstration": 1}
+
+
 @pytest.mark.parametrize(
     ("example", "reason"),
     [

@@ -451,12 +451,12 @@ def test_temperature(start: float | None, end: float | None, kept: int, expected
 
 
 def test_an_llm_that_repeats_itself_is_shown_less() -> None:
-    """The sizes of prompts are as likely at first; the smallest prevails where most examples are repeats."""
+    """The sizes of prompts are as likely at first; where a twentieth are repeats nothing written before is shown."""
     rng = random.Random(1)
-    usual = Counter(prompts.choose_size(rng).most for _ in range(300))
-    stuck = Counter(prompts.choose_size(rng, 0.9).most for _ in range(300))
-    assert min(usual[size.most] for size in prompts.SIZES) > 70
-    assert stuck[prompts.SIMPLE.most] > 250
+    usual, some, stuck = (Counter(prompts.choose_size(rng, share) for _ in range(300)) for share in (0.0, 0.025, 0.05))
+    assert min(usual[size] for size in prompts.SIZES) > 70 and prompts.BARE not in usual
+    assert 120 < some[prompts.BARE] < 180
+    assert stuck == {prompts.BARE: 300} and prompts.BARE.written == 0
 
 
 def test_temperature_of_an_llm_that_repeats_itself() -> None:
