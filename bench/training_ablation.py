@@ -128,7 +128,7 @@ def _trained(args: argparse.Namespace, part: str) -> dict[str, Any]:
         )  # fmt: skip
         real = list(islice(read_files(args.real), args.real_limit))
         said = Model(artifacts.fetch(made.model, Path(name) / "model"), settings).answer(
-            spec, [row.input for row in real]
+            spec, tuple(row.input for row in real)
         )
     return _figures(real, said) | _of_training(made, sum(one.rows for one in splits.counts if one.split == "train"))
 
