@@ -33,8 +33,9 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator.client import RunClient
+from orchestrator.database import open_engine
 from orchestrator.pipeline import VERSION
-from orchestrator.runs import STAGES, TABLES, open_engine
+from orchestrator.runs import STAGES, TABLES
 from orchestrator.session import alone
 from services.kit.settings import Settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from orchestrator.runs import create_absent
+from orchestrator.database import create_absent
 
 # A heartbeat is written every INTERVAL_S; after EXPIRES_S without one an executor of another machine counts as dead.
 INTERVAL_S = 2.0
@@ -44,13 +44,15 @@ class Executors:
         """Makes the table where it is absent."""
         create_absent(self.engine, _schema)
 
-    def beat(self) -> None:
-        """Says that this process lives."""
+    def beat(self) -> bool:
+        """Says that this process lives; whether it was there. It is not where somebody has taken it for dead."""
         row = {"place": _place(), "pid": os.getpid(), "born": _born(os.getpid()), "seen_at": time.time()}
         with self.engine.begin() as connection:
             update = sa.update(_executors).where(_executors.c.id == self.me).values(row)
-            if connection.execute(update).rowcount == 0:
-                connection.execute(sa.insert(_executors).values(id=self.me, **row))
+            if connection.execute(update).rowcount:
+                return True
+            connection.execute(sa.insert(_executors).values(id=self.me, **row))
+            return False
 
     def leave(self, handing_over: bool = False) -> None:
         """Says that this process ends. `handing_over`: it leaves unfinished runs, which others may take at once."""

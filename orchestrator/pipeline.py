@@ -27,9 +27,10 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import exports, improving, outcome
+from orchestrator.database import connector, open_engine
 from orchestrator.gc import databases
 from orchestrator.gc.reservations import Reservations
-from orchestrator.runs import Runs, open_engine
+from orchestrator.runs import Runs
 from orchestrator.stages import Stages
 from orchestrator.steps import datasets, evaluate, generate, models, parse, prepare, train
 from orchestrator.steps.step import Outcome, Step
@@ -245,11 +246,13 @@ class Pipeline:
         logger = logging.getLogger("dbos")
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
-        url = open_engine(self._settings).url
+        url = self._runs.engine.url
+        on_sqlite = url.get_backend_name() == "sqlite"
         DBOS(
             config={
                 "name": "p2m",
                 "system_database_url": url.render_as_string(hide_password=False),
+                "db_engine_kwargs": {} if on_sqlite else {"creator": connector(url)},
                 "application_version": VERSION,
                 "executor_id": self._runs.executor,
                 "serializer": DBOSPortableJSON,

@@ -11,9 +11,7 @@ SQLite in the home folder by default, PostgreSQL by one URL. All calls block; ca
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import attributes
+from orchestrator.database import create_absent
 from services.kit.errors import (
     Aborted,
     AlreadyExists,
@@ -33,9 +32,7 @@ from services.kit.errors import (
     InvalidArgument,
     NotFound,
     P2MError,
-    Unavailable,
 )
-from services.kit.settings import Settings
 from services.kit.values import Ledger, Progress
 from services.kit.wire import from_message, to_message
 
@@ -43,13 +40,6 @@ STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evalua
 UNFINISHED = (run_pb2.RUN_STATE_QUEUED, run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_WAITING)
 
 _PROMPT_SHOWN = 200
-# The number, drawn at random, of the lock under which tables are made.
-_MAKING_TABLES = 4_120_386_551
-# A server whose machine is gone says nothing: what was sent and not received within 20 s ends the connection.
-_DEADLINES = {
-    "connect_timeout": 10, "tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5,
-    "keepalives_count": 3,
-}  # fmt: skip
 
 _schema = sa.MetaData()
 _runs = sa.Table(
@@ -123,49 +113,6 @@ class StoredRun:
     workflow: str
     executor: str
     created_at: float
-
-
-def open_engine(settings: Settings) -> sa.Engine:
-    """The database that the settings name. Readers of SQLite never wait for its one writer."""
-    url = sa.make_url(settings.database_url)
-    if url.get_backend_name() != "sqlite":
-        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=_DEADLINES)
-        sa.event.listen(engine, "handle_error", _say_unreachable)
-        return engine
-    settings.home_folder.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url)
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = "IMMEDIATE"  # a reader that turns writer could not be told apart from a deadlock
-        connection.execute("PRAGMA busy_timeout=30000")
-        with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing so, and it lasts
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    return engine
-
-
-def _say_unreachable(context: sa.engine.ExceptionContext) -> None:
-    """A database that is away is Unavailable, so that whoever asks may ask again."""
-    error = context.sqlalchemy_exception
-    if not context.is_pre_ping and (context.is_disconnect or isinstance(error, sa.exc.OperationalError)):
-        cause = str(context.original_exception).strip().partition("\n")[0][:300]
-        raise Unavailable(
-            "DATABASE_UNREACHABLE", f"The database is out of reach ({cause}). See that it runs (P2M_DATABASE)."
-        ) from context.original_exception
-
-
-def create_absent(engine: sa.Engine, schema: sa.MetaData) -> None:
-    """Makes the schema's tables where they are absent, also when several processes do so at once."""
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            # Two who find a table absent at once would both make it, and one of them fail.
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
-        for table in schema.sorted_tables:
-            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
 
 Place = tuple[float, str]

@@ -17,6 +17,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,9 +28,10 @@ from p2m.run.v1 import run_pb2, run_pb2_grpc
 
 from orchestrator import attributes, constraints, exports, improve, mixing, run_data
 from orchestrator.counts import by_state
+from orchestrator.database import open_engine
 from orchestrator.executors import INTERVAL_S, LETS_GO_S, Executors
 from orchestrator.pipeline import Pipeline
-from orchestrator.runs import UNFINISHED, Place, Runs, StoredRun, name_taken, open_engine, under_way
+from orchestrator.runs import UNFINISHED, Place, Runs, StoredRun, name_taken, under_way
 from orchestrator.stages import Stages
 from services.kit import telemetry
 from services.kit.artifacts import Artifacts
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # A watcher asks the database so often while something changes, and more and more seldom while nothing does.
 _WATCH_INTERVAL_S, _WATCH_LONGEST_S, _WATCH_SLOWER = 0.2, 1.0, 1.25
+# A run of this process begins within a fraction of a second; one that it is not at for so long has been lost sight of.
+_LOOK_INTERVAL_S, _IDLE_S, _MOST_LOOKED_AFTER = 5.0, 12.0, 3
 _PAGE_SIZE, _MOST_PAGE_SIZE = 50, 1000
 _HASH_CHARACTERS = 12
 # They say how a run is done, not what it is.
@@ -71,6 +75,7 @@ class RunService:
         self._beat_at = 0.0
         self._beating = ThreadPoolExecutor(1)
         self._off = False
+        self._look_at, self._idle, self._looked_after = 0.0, dict[str, float](), Counter[str]()
         self._let_go: list[asyncio.Task[Any]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -245,10 +250,11 @@ class RunService:
         while True:
             try:
                 # A thread of its own: the others may all be waiting for a store.
-                await asyncio.get_running_loop().run_in_executor(self._beating, self._executors.beat)
+                was_there = await asyncio.get_running_loop().run_in_executor(self._beating, self._executors.beat)
                 self._beat_at = time.monotonic()
-                if self._off:
+                if self._off or not was_there:
                     await self._come_back()
+                await self._look_after()
                 for executor in await asyncio.to_thread(self._executors.dead):
                     await self._bury(executor)
             except Exception as error:
@@ -276,6 +282,24 @@ class RunService:
                 await self._take_up(run, run.options)
                 log.info("the database is back: the run %s goes on", run.name)
         self._off = False
+
+    async def _look_after(self) -> None:
+        """Goes on with runs that are this process's and that it has not been at for a while: nobody else would."""
+        pipeline, idle = self._running(), dict[str, float]()
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_INTERVAL_S
+        for run in await asyncio.to_thread(self._runs.owned_by, self._runs.executor):
+            if pipeline.is_at(run.name):
+                continue
+            idle[run.name] = self._idle.get(run.name, now)
+            if now - idle[run.name] > _IDLE_S and self._looked_after[run.name] < _MOST_LOOKED_AFTER:
+                self._looked_after[run.name] += 1
+                with contextlib.suppress(Aborted):
+                    await self._take_up(run, run.options)
+                    log.warning("nobody was at the run %s; it goes on here", run.name)
+        self._idle = idle
 
     async def _bury(self, executor: str) -> None:
         """Takes over a dead orchestrator's runs; forgets it once it has none left."""

@@ -10,8 +10,8 @@ from email.utils import parsedate_to_datetime
 
 import sqlalchemy as sa
 
+from orchestrator.database import open_engine
 from orchestrator.doctor.finding import Finding, ok, warning, wrong
-from orchestrator.runs import open_engine
 from services.kit import offline_teacher
 from services.kit.artifacts import open_store
 from services.kit.errors import NotFound, P2MError

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.amounts import bytes_text, seconds_text
+from orchestrator.database import open_engine
 from orchestrator.executors import Executors
 from orchestrator.gc import databases, plan, retention
 from orchestrator.gc.marks import Marks
@@ -24,7 +25,7 @@ from orchestrator.gc.references import Survey, survey
 from orchestrator.gc.reservations import Reservations
 from orchestrator.gc.rows import RunRow, RunRows
 from orchestrator.gc.sweep import Sweep
-from orchestrator.runs import Runs, open_engine
+from orchestrator.runs import Runs
 from orchestrator.terminal import DONE, Terminal
 from services.kit import keeping
 from services.kit.artifacts import Store, open_store

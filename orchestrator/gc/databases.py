@@ -11,7 +11,7 @@ import uuid
 
 import sqlalchemy as sa
 
-from orchestrator.runs import create_absent
+from orchestrator.database import create_absent
 from services.kit.artifacts import Store
 
 _PREFIX = "run/databases/"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from orchestrator.runs import create_absent
+from orchestrator.database import create_absent
 
 _BATCH = 500
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from orchestrator.runs import create_absent
+from orchestrator.database import create_absent
 
 LASTS_S = 60.0
 # Within the last seconds of a reservation nothing is done on the strength of it.

@@ -13,6 +13,7 @@ number of them, for each order.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,8 +28,9 @@ SOURCE = "generated"
 
 # So many examples are believed to have been new beforehand.
 _TELLING = 3
-# So many words in a row out of a demonstration are no input of their own; fewer may be a name or a date.
-_PART_WORDS = 5
+# So many words whose pairs are all in one demonstration are no input of their own; fewer may be a name or a date. Of
+# many words nearly all pairs will do: a small LLM garbles what it copies.
+_PART_WORDS, _LONG_PART_WORDS, _PART_SHARE = 5, 12, 0.8
 
 
 def best_output(votes: Counter[str]) -> str:
@@ -86,7 +88,7 @@ class Collection:
         self.outputs: Counter[str] = Counter()
         self._validity = Validity(shown, instruction)
         self._demonstrated = _near(demonstration.input for demonstration in shown)
-        self._shown = [_spaced(demonstration.input) for demonstration in shown]
+        self._shown = [frozenset(itertools.pairwise(words(demonstration.input))) for demonstration in shown]
         self._excluded = _near(excluded)
         self._near = NearDuplicates()
         # By input (`same_text`): how often each output was given, and one way of writing the input.
@@ -139,9 +141,13 @@ class Collection:
         return self.kept > before
 
     def _is_part_of_one(self, text: str) -> bool:
-        """Whether a demonstration says the same, and more."""
-        part = _spaced(text) if self._shown else ""
-        return len(part.split()) >= _PART_WORDS and any(part in whole for whole in self._shown)
+        """Whether a demonstration says the same and more, word for word or, where it is long, nearly so."""
+        found = words(text) if self._shown else []
+        if len(found) < _PART_WORDS:
+            return False
+        least = _PART_SHARE if len(found) >= _LONG_PART_WORDS else 1.0
+        pairs = frozenset(itertools.pairwise(found))
+        return any(len(pairs & shown) >= least * len(pairs) for shown in self._shown)
 
     def sample(self, rng: random.Random, number: int) -> list[Demonstration]:
         """Up to `number` examples of those taken in, far apart, each with its best output so far."""
@@ -176,10 +182,6 @@ def _near(texts: Iterable[str]) -> NearDuplicates:
     for text in texts:
         near.add(same_text(text))
     return near
-
-
-def _spaced(text: str) -> str:
-    return f" {' '.join(words(text))} "
 
 
 def _digest(text: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 
 from p2m.run.v1 import run_pb2
 
-from orchestrator.runs import Runs, open_engine
+from orchestrator.database import open_engine
+from orchestrator.runs import Runs
 from services.kit.errors import NotFound
 from services.kit.settings import Settings
 from tests.conftest import ROOT

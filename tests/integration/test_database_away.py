@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 from p2m.run.v1 import run_pb2
 
 from orchestrator import pipeline
-from orchestrator.runs import Runs, open_engine
+from orchestrator.database import open_engine
+from orchestrator.runs import Runs
 from services.kit.errors import Unavailable
 from services.kit.settings import Settings
 from tests.support.postgres import Postgres, postgres
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,25 @@ async def test_a_run_waits_for_its_database(database: Postgres, runs: Runs) -> N
     await asyncio.wait_for(writing, 60)
     run = await asyncio.to_thread(runs.get, "waits")
     assert run.stages[0].state == run_pb2.STAGE_STATE_RUNNING
+
+
+async def test_a_database_that_says_nothing_is_not_waited_for(
+    database: Postgres, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that are dead without a word end as UNAVAILABLE after a while; the next one works."""
+    monkeypatch.setattr("orchestrator.database.ANSWER_S", 0.5)
+    async with Proxy("127.0.0.1", database.port) as proxy:
+        engine = open_engine(settings.model_copy(update={"database": database.url_at(proxy.port)}))
+        silent = Runs(engine, "tests")
+        await asyncio.to_thread(silent.create_tables)
+        await asyncio.to_thread(silent.add, "silent", "digest", "A prompt.", run_pb2.RunOptions())
+        connection = await asyncio.to_thread(engine.connect)
+        proxy.strand()
+        with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
+            await asyncio.to_thread(connection.execute, sa.text("SELECT 1"))
+        await asyncio.to_thread(connection.close)
+        assert (await asyncio.wait_for(asyncio.to_thread(silent.get, "silent"), 20)).name == "silent"
+        await asyncio.to_thread(engine.dispose)
 
 
 def test_tables_are_made_by_many_at_once(database: Postgres, settings: Settings) -> None:

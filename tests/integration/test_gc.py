@@ -122,7 +122,8 @@ async def test_retention_is_by_kind(idle_runs: IdleRuns, idle_settings: Settings
 
 async def test_an_unfinished_runs_things_stay(idle_runs: IdleRuns, idle_settings: Settings) -> None:
     """A cancelled run goes on after a sweep where it was; one that waits or is interrupted cannot be removed."""
-    from orchestrator.runs import Runs, open_engine
+    from orchestrator.database import open_engine
+    from orchestrator.runs import Runs
 
     engine = open_engine(idle_settings)
     async with idle_runs():
@@ -163,8 +164,8 @@ async def test_refuses_what_could_take_others_things(idle_runs: IdleRuns, idle_s
 
 def removal_under_way(settings: Settings):  # type: ignore[no-untyped-def]
     """Another process's sweep."""
+    from orchestrator.database import open_engine
     from orchestrator.gc.sweep import Sweep
-    from orchestrator.runs import open_engine
 
     return Sweep(open_store(settings), open_engine(settings), "another", lambda _: None, lambda *_: None).alone()
 

@@ -16,11 +16,12 @@ import pytest
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
+from orchestrator.database import open_engine
 from orchestrator.executors import Executors
 from orchestrator.gc import databases
 from orchestrator.gc.command import Removal, Wanted
 from orchestrator.gc.reservations import Reservations
-from orchestrator.runs import TABLES, Runs, open_engine
+from orchestrator.runs import TABLES, Runs
 from services.kit import keeping
 from services.kit.artifacts import Artifacts, open_store
 from services.kit.errors import P2MError

@@ -12,8 +12,9 @@ import pytest
 from p2m.run.v1 import run_pb2
 
 from orchestrator.client import RunClient
+from orchestrator.database import open_engine
 from orchestrator.demo import guarded
-from orchestrator.runs import Runs, open_engine
+from orchestrator.runs import Runs
 from orchestrator.service import RunService
 from orchestrator.session import reached
 from services.kit import refused

@@ -6,7 +6,8 @@ import pytest
 from p2m.run.v1 import run_pb2
 
 from bench.runs_list import measure
-from orchestrator.runs import Runs, open_engine
+from orchestrator.database import open_engine
+from orchestrator.runs import Runs
 from services.kit.settings import Settings
 from tests.support.postgres import postgres
 

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 from p2m.run.v1 import run_pb2
 
-from orchestrator.runs import Runs, open_engine
+from orchestrator.database import open_engine
+from orchestrator.runs import Runs
 from services.kit.artifacts import open_store
 from services.kit.settings import Settings
 from tests.integration.commands import Command

@@ -12,9 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from p2m.run.v1 import run_pb2
 
 from orchestrator import summary
+from orchestrator.database import open_engine
+from orchestrator.runs import Runs
 from services.kit.errors import Aborted
 from services.kit.settings import Settings
 from tests.conftest import ROOT
@@ -104,6 +107,42 @@ async def test_a_stopped_orchestrators_run_is_taken_over(idle_runs: IdleRuns) ->
     async with idle_runs(adopt=True) as stack:
         run = await until(stack.client, "handed", lambda run: run.state == run_pb2.RUN_STATE_SUCCEEDED)
     assert run.verdict
+
+
+async def test_a_run_that_nobody_is_at_goes_on(
+    idle_runs: IdleRuns, idle_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose row is a live process's, and that this process is not at, is begun by it after a while."""
+    monkeypatch.setattr("orchestrator.service._LOOK_INTERVAL_S", 0.1)
+    monkeypatch.setattr("orchestrator.service._IDLE_S", 0.5)
+    engine = open_engine(idle_settings)
+    async with idle_runs() as stack:
+        with engine.connect() as connection:
+            executor = connection.execute(sa.text("SELECT id FROM p2m_executors")).scalar_one()
+        assert Runs(engine, executor).add("lost", "digest", PROMPT, OPTIONS)
+        run = await until(stack.client, "lost", lambda run: run.state == run_pb2.RUN_STATE_SUCCEEDED)
+    engine.dispose()
+    assert run.verdict
+
+
+async def test_one_that_was_taken_for_dead_goes_on(idle_runs: IdleRuns, idle_settings: Settings) -> None:
+    """A process whose row and queue another has removed takes what is queued for it again."""
+    engine = open_engine(idle_settings)
+    async with idle_runs({"trainer.TrainRequest": _sleep}) as stack:
+        await stack.client.start("buried", PROMPT, OPTIONS)
+        await until(stack.client, "buried", lambda run: run.stages[5].state == run_pb2.STAGE_STATE_RUNNING)
+        with engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM p2m_executors"))
+            connection.execute(sa.text("DELETE FROM queues WHERE name LIKE 'p2m-%'"))
+        await stack.client.cancel("buried")
+        await stack.client.start("buried", PROMPT, OPTIONS)
+        run = await finished(stack.client, "buried")
+    engine.dispose()
+    assert run.state == run_pb2.RUN_STATE_SUCCEEDED, run.error
+
+
+async def _sleep(_: object) -> None:
+    await asyncio.sleep(1.0)
 
 
 async def test_the_run_of_a_killed_process_is_shown_as_interrupted(

@@ -66,15 +66,20 @@ def test_demonstrations_and_excluded_inputs_are_left_out() -> None:
 
 
 def test_a_part_of_a_demonstration_is_a_copy() -> None:
-    """Five of its words in a row make no input; fewer may, and so may words that only begin as it does."""
-    collection = Collection(
-        [Demonstration("Question: What river runs through Warsaw? Context: Warsaw lies in Poland.", "it")]
-    )
+    """Five of its words in a row, or twelve that are nearly so, make no input; fewer may, and so may other words."""
+    shown = "Question: What river runs through Warsaw? Context: Warsaw is the capital and largest city of Poland."
+    collection = Collection([Demonstration(shown, "it")])
     collection.add(_example("What river runs through Warsaw?", "Vistula"))
-    collection.add(_example("What river runs through Warsawa?", "Vistula"))
-    collection.add(_example("runs through Warsaw", "Vistula"))
-    assert {row.input for row in collection.rows(10)} == {"What river runs through Warsawa?", "runs through Warsaw"}
-    assert collection.dropped(10) == {"copied_demonstration": 1}
+    collection.add(_example("What river runs through Warsaw? Context: Warsaw is the big capital and largest city", "?"))
+    own = {
+        "What river runs through Warsawa?",
+        "runs through Warsaw",
+        "What river runs through Cracow? Context: Cracow is the former capital and largest city of the south",
+    }
+    for text in own:
+        collection.add(_example(text, "Vistula"))
+    assert {row.input for row in collection.rows(10)} == own
+    assert collection.dropped(10) == {"copied_demonstration": 2}
 
 
 @pytest.mark.parametrize(
