@@ -5,8 +5,9 @@
     └── prepare, search, train, evaluate, export, measure
 
 A call waits for its service to be ready, and a stream that breaks is asked again with the same request_id: the service
-goes on where it was. So is one whose service has lost its store, for as long as `store_patience_s`. Errors are those of
-`services.kit.errors`; one that names the service says how to reach it.
+goes on where it was. So is one whose service has lost its store, for as long as `store_patience_s`, or an LLM that has
+answered this process's runs before, for as long as `llm_patience_s`: one that never has is more likely a wrong address.
+Errors are those of `services.kit.errors`; one that names the service says how to reach it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ CALL_TIMEOUT_S = 1800.0
 # A batch may take a day, and generation by batches needs a few of them.
 BATCHES_TIMEOUT_S = 7 * 24 * 3600.0
 _ATTEMPTS = 5
-# Between two tries of a stage whose service does not reach its store.
-_STORE_WAIT_S = 2.0
+# Between two tries of a stage whose service does not reach its store, or the LLM.
+_AWAY_WAIT_S = 2.0
 # Codes of a connection that broke. A service's own errors bear a reason that is not just the code's name.
 _BROKEN = ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "WORKER_KILLED")
 
@@ -57,7 +58,8 @@ class Stages:
     def __init__(self, settings: Settings) -> None:
         self._targets = {service: settings.target(service) for service in SERVICES}
         self._channels = {service: channel.dial(target, settings) for service, target in self._targets.items()}
-        self._store_patience_s = settings.store_patience_s
+        self._patience_s = {"STORE_UNREACHABLE": settings.store_patience_s, "LLM_UNREACHABLE": 0.0}
+        self._llm_patience_s = settings.llm_patience_s
         self._parser = parser_pb2_grpc.ParserServiceStub(self._channels["parser"])
         self._datasets = dataset_retriever_pb2_grpc.DatasetRetrieverServiceStub(self._channels["dataset_retriever"])
         self._generator = generator_pb2_grpc.GeneratorServiceStub(self._channels["generator"])
@@ -139,10 +141,16 @@ class Stages:
         timeout_s: float = channel.STREAM_TIMEOUT_S,
     ) -> M:  # fmt: skip
         """The call's `result` message, which is of the type that `result` names."""
-        return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, report, timeout_s))
+
+        def noted(progress: Progress) -> None:
+            if progress.ledger is not None and progress.ledger.requests:
+                self._patience_s["LLM_UNREACHABLE"] = self._llm_patience_s
+            report(progress)
+
+        return await self._asked_again(service, request, lambda asked: channel.stream(method, asked, noted, timeout_s))
 
     async def _asked_again(self, service: str, request: R, call: Callable[[R], Awaitable[M]]) -> M:
-        attempt, store_away_since = 0, None
+        attempt, away_since = 0, None
         while True:
             await self._ready(service)
             try:
@@ -158,13 +166,13 @@ class Stages:
                         f"The {service} service at {self._targets[service]} did not answer in time. What it has "
                         "done is kept: give the same command again to go on.",
                     ) from error
-                if error.reason == "STORE_UNREACHABLE":
-                    # No answer to the stage: the service has given up waiting, or has just started and found no store.
-                    store_away_since = store_away_since or time.monotonic()
-                    if time.monotonic() - store_away_since > self._store_patience_s:
+                if error.reason in self._patience_s:
+                    # No answer to the stage: the service has given up waiting, or has just started and found nobody.
+                    away_since = away_since or time.monotonic()
+                    if time.monotonic() - away_since >= self._patience_s[error.reason]:
                         raise
                     attempt -= 1
-                    await asyncio.sleep(_STORE_WAIT_S)
+                    await asyncio.sleep(_AWAY_WAIT_S)
                     continue
                 broken = error.reason in _BROKEN
                 if not broken or attempt == _ATTEMPTS:

@@ -20,7 +20,7 @@ from services.kit.settings import SERVICES
 from tests.conftest import ROOT
 from tests.faults import audit
 from tests.faults.trials import REQUESTS, Trial
-from tests.support.cluster import DATABASE, ORCHESTRATORS, OTHER_DATABASE, System
+from tests.support.cluster import DATABASE, DATASET, ORCHESTRATORS, OTHER_DATABASE, System
 from tests.support.processes import is_alive
 from tests.support.proxy import Proxy
 from tests.support.teacher import TOY_PROMPT
@@ -225,7 +225,8 @@ async def _start(system: System, trial: Trial, run: str) -> None:
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", making, cwd=ROOT)
             assert await process.wait() == 0, "the tiny model could not be made"
         options = run_pb2.RunOptions(
-            number=24, dataset="", skip_datasets=trial.who != "dataset_retriever", model=f"folder:{model}", epochs=1,
+            number=24, dataset=DATASET if trial.where in ("InspectRequest", "RetrieveRequest") else "",
+            skip_datasets=trial.who != "dataset_retriever", model=f"folder:{model}", epochs=1,
             teacher_rows=4, seed=7,
         )  # fmt: skip
     await system.clients[trial.owner].start(run, TOY_PROMPT if system.real else PROMPT, options)

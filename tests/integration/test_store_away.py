@@ -36,7 +36,7 @@ def idle_settings(settings: Settings, request: pytest.FixtureRequest) -> Setting
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "_STORE_WAIT_S", 0.01)
+    monkeypatch.setattr(stages, "_AWAY_WAIT_S", 0.01)
 
 
 async def test_a_store_that_comes_back(idle_runs: IdleRuns) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from catalogue.build import build_one
 from orchestrator.client import RunClient
 from services.kit.channel import dial, wait_until_serving
 from services.kit.settings import SERVICES, Settings
@@ -35,13 +36,15 @@ from tests.support.postgres import Postgres, postgres
 from tests.support.processes import is_alive
 from tests.support.proxy import Proxy
 from tests.support.seaweed import Seaweed, free_ports, seaweed
-from tests.support.teacher import ScriptedTeacher, prompt_of
+from tests.support.teacher import ScriptedTeacher, prompt_of, toy_example
 
 ORCHESTRATORS = ("orchestrator-a", "orchestrator-b")
 STORE, OWN_STORE, DATABASE, TEACHER = "store", "store-of-orchestrators", "database", "teacher"
 LINKS = (*SERVICES, STORE, OWN_STORE, DATABASE, TEACHER)
 # The second orchestrator's own way to the database: the first one's is DATABASE.
 OTHER_DATABASE = "database-of-b"
+# The dataset that the real services' catalogue has beside the starter's.
+DATASET = "tests/colours"
 READY_WITHIN_S = 120.0
 _MARK = "P2M_FAULTS_MARK"
 _ANSWER_S = 0.02
@@ -138,6 +141,8 @@ async def cluster(folder: Path, *, real: bool = False, apart: bool = False) -> A
         for name, port in ends.items():
             system.links[name] = await stack.enter_async_context(Proxy("127.0.0.1", port))
         system.environments = {who: _environment(system, who) for who in wanted}
+        if real:
+            await _catalogue(system)
         stack.push_async_callback(_end, system)
         for who in wanted:
             await system.start(who)
@@ -146,6 +151,19 @@ async def cluster(folder: Path, *, real: bool = False, apart: bool = False) -> A
             client = RunClient(f"127.0.0.1:{system.ports[who]}", system.settings)
             system.clients[who] = await stack.enter_async_context(client)
         yield system
+
+
+async def _catalogue(system: System) -> None:
+    """A catalogue with one dataset more, which is on this machine: DATASET."""
+    rows = system.folder / "colours"
+    rows.mkdir()
+    examples = [toy_example(random.Random(1000 + number)) for number in range(40)]
+    (rows / "train.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
+    entry = {"id": DATASET, "description": "Handfuls of words, and the colour in each.", "location": f"folder:{rows}"}
+    (system.folder / "datasets.jsonl").write_text(json.dumps(entry) + "\n")
+    await build_one(
+        "datasets", [system.folder / "datasets.jsonl"], system.settings.catalogue_folder / "datasets", system.settings
+    )
 
 
 def _settings(folder: Path, store: Seaweed, database: Postgres) -> Settings:

@@ -87,7 +87,7 @@ def service(name: str, settings: Settings) -> Any:
                 asked = (Message(role="user", content=f"{name}/{request.request_id}#{one}"),)
                 answer = await session.ask(Ask(str(one), asked, SCHEMA))
                 answers.append(answer["text"])
-                report(Progress(one + 1, number, "answers"))
+                report(Progress(one + 1, number, "answers", ledger=session.ledger))
             return answers
 
     return Small()
