@@ -6,7 +6,8 @@
 
 A PostgreSQL that is gone without a word, behind a proxy that is not, would be waited for without end. So who asks it is
 answered within ANSWER_S, or the connection is closed. That also bounds how old an answer may be: another's heartbeat
-must not have been read longer ago than a heartbeat may be old.
+must not have been read longer ago than a heartbeat may be old. The server, in turn, ends a transaction after HELD_S
+without a word: it would keep the rows that a dead connection had locked.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from services.kit.errors import Unavailable
 from services.kit.settings import Settings
 
 ANSWER_S = 10.0
+# So long the server keeps the locks of one whose next word does not come.
+HELD_S = 12.0
 
 # The number, drawn at random, of the lock under which tables are made.
 _MAKING_TABLES = 4_120_386_551
@@ -63,7 +66,15 @@ class _Connection(psycopg.Connection[Any]):
 def connector(url: sa.URL) -> Callable[[], psycopg.Connection[Any]]:
     """What makes a connection, for SQLAlchemy's `creator`."""
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return lambda: _Connection.connect(plain, **_DEADLINES)
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = _Connection.connect(plain, **_DEADLINES)
+        # By SET and not as the connection is made: a pool in between may take no options.
+        connection.execute(f"SET idle_in_transaction_session_timeout = {1000 * HELD_S:.0f}")
+        connection.commit()
+        return connection
+
+    return connect
 
 
 def open_engine(settings: Settings) -> sa.Engine:

@@ -27,7 +27,7 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import exports, improving, outcome
-from orchestrator.database import connector, open_engine
+from orchestrator.database import HELD_S, connector, open_engine
 from orchestrator.gc import databases
 from orchestrator.gc.reservations import Reservations
 from orchestrator.runs import Runs
@@ -253,6 +253,7 @@ class Pipeline:
                 "name": "p2m",
                 "system_database_url": url.render_as_string(hide_password=False),
                 "db_engine_kwargs": {} if on_sqlite else {"creator": connector(url)},
+                "sys_db_idle_transaction_timeout_sec": HELD_S,
                 "application_version": VERSION,
                 "executor_id": self._runs.executor,
                 "serializer": DBOSPortableJSON,

@@ -66,19 +66,23 @@ async def test_a_run_waits_for_its_database(database: Postgres, runs: Runs) -> N
 async def test_a_database_that_says_nothing_is_not_waited_for(
     database: Postgres, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections that are dead without a word end as UNAVAILABLE after a while; the next one works."""
+    """Connections that are dead without a word end as UNAVAILABLE after a while; the next one works, and gets the rows
+    that a dead one had locked."""
     monkeypatch.setattr("orchestrator.database.ANSWER_S", 0.5)
+    monkeypatch.setattr("orchestrator.database.HELD_S", 2.0)
     async with Proxy("127.0.0.1", database.port) as proxy:
         engine = open_engine(settings.model_copy(update={"database": database.url_at(proxy.port)}))
         silent = Runs(engine, "tests")
         await asyncio.to_thread(silent.create_tables)
         await asyncio.to_thread(silent.add, "silent", "digest", "A prompt.", run_pb2.RunOptions())
         connection = await asyncio.to_thread(engine.connect)
+        await asyncio.to_thread(connection.execute, sa.text("UPDATE p2m_runs SET verdict = 'locked'"))
         proxy.strand()
         with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
             await asyncio.to_thread(connection.execute, sa.text("SELECT 1"))
         await asyncio.to_thread(connection.close)
-        assert (await asyncio.wait_for(asyncio.to_thread(silent.get, "silent"), 20)).name == "silent"
+        await asyncio.wait_for(pipeline._written(silent.begin_stage, "silent", "parse"), 30)
+        assert not (await asyncio.to_thread(silent.get, "silent")).verdict
         await asyncio.to_thread(engine.dispose)
 
 
