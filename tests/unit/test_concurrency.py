@@ -11,16 +11,7 @@ import pytest
 
 from services.kit import concurrency as module
 from services.kit.concurrency import Concurrency
-
-
-class Clock:
-    """A simulated time, in place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture

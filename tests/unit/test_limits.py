@@ -12,16 +12,7 @@ import pytest
 
 from services.kit import limits
 from services.kit.limits import Bucket, Rates, duration, retry_after
-
-
-class Clock:
-    """A simulated time, in place of the module `time` in `limits`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture
