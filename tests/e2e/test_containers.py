@@ -131,7 +131,8 @@ def test_scaling(stack: Stack) -> None:
     """With six runs queued, new replicas take work within 30 s; a run's generation spreads over three generators; and
     taking replicas away again, at work, loses nothing."""
     names = [f"queued-{number}" for number in range(6)]
-    stack.drive("start", *names, "--number", "60", "--parts", "2")
+    # 48 jobs, of which one generator takes eight at a time, and each waits for an LLM that takes six seconds.
+    stack.drive("start", *names, "--number", "240", "--parts", "8")
     began = time.time()
     stack.compose("up", "-d", "--no-recreate", "--scale", "generator=3", "--scale", "trainer=2", timeout_s=200)
     print(f"   five containers run {time.time() - began:.0f} s after the command")

@@ -79,7 +79,7 @@ class Fuzzed:
     async def send(self, rng: random.Random) -> None:
         """One message to one call."""
         service, method = rng.choice(self.methods)
-        drawn = Drawing(rng, self.pools, rng.choice((0.02, 0.1, 0.5, 1.0))).message(method.input_type)
+        drawn = Drawing(rng, self.pools, rng.choice((0.0, 0.0, 0.01, 0.05, 0.3, 1.0))).message(method.input_type)
         data = drawn.SerializeToString()
         if rng.random() < 0.1:
             data = bent(rng, data) if rng.random() < 0.8 else rng.randbytes(rng.randrange(200))

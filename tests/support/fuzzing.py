@@ -43,7 +43,7 @@ class Drawing:
         """A message of this type, each of its fields set or not."""
         message = message_factory.GetMessageClass(descriptor)()
         for field in descriptor.fields:
-            keep = 0.9 if field.name in ("request_id", "name", "spec", "prompt", "instruction", "uri") else 0.6
+            keep = 0.97 if field.name in ("request_id", "name", "spec", "prompt", "instruction", "uri") else 0.6
             if self._rng.random() < keep:
                 self._fill(message, field, depth)
         return message
