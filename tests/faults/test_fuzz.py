@@ -84,16 +84,18 @@ class Fuzzed:
         if rng.random() < 0.1:
             data = bent(rng, data) if rng.random() < 0.8 else rng.randbytes(rng.randrange(200))
         path = f"/{method.containing_service.full_name}/{method.name}"
-        code, reason = await self.ask(service, path, data, method.server_streaming, PATIENCE_S)
+        code, reason, said = await self.ask(service, path, data, method.server_streaming, PATIENCE_S)
         self.answers[path, code] += 1
         self.reasons[reason] += 1
         if code not in CANONICAL or (code == "UNAVAILABLE" and reason == code):
-            self.bugs.append(f"{code} {reason} of {path} for {str(drawn)[:2_000]} ({data[:300]!r})")
+            self.bugs.append(f"{code} {reason} ({said}) of {path} for {str(drawn)[:2_000]} ({data[:300]!r})")
         if method.name == "Start" and code == "OK" and isinstance(drawn, run_pb2.StartRequest):
             await self._cancel_all()
 
-    async def ask(self, service: str, path: str, data: bytes, streaming: bool, within_s: float) -> tuple[str, str]:
-        """The status of a call and its reason, with the message where it is a bug."""
+    async def ask(
+        self, service: str, path: str, data: bytes, streaming: bool, within_s: float
+    ) -> tuple[str, str, str]:
+        """The status of a call, its reason and its message."""
         channel: Any = self.channels[service]
         try:
             if streaming:
@@ -103,9 +105,8 @@ class Fuzzed:
                 await channel.unary_unary(path)(data, timeout=within_s)
         except grpc.RpcError as error:
             known = from_rpc_error(error)
-            code = error.code().name  # type: ignore[attr-defined]
-            return code, f"{known.reason}: {known.message}" if code in ("UNKNOWN", "INTERNAL") else known.reason
-        return "OK", "OK"
+            return error.code().name, known.reason, known.message  # type: ignore[attr-defined]
+        return "OK", "OK", ""
 
     async def _cancel_all(self) -> None:
         """Ends every run: what a run does is for other tests."""
