@@ -181,10 +181,10 @@ async def test_no_artifact_harms(fuzzed: Fuzzed, model: Path, shard: int) -> Non
         name = service.title().replace("_", "")
         path = f"/p2m.{service}.v1.{name}Service/{method}"
         streaming = method not in ("Salvage", "Propose")
-        code, reason = await fuzzed.ask(service, path, request.SerializeToString(), streaming, 60.0)
+        code, reason, said = await fuzzed.ask(service, path, request.SerializeToString(), streaming, 60.0)
         codes[code] += 1
         if code not in CANONICAL or (code == "UNAVAILABLE" and reason == code) or "BUG" in reason:
-            bugs.append(f"{code} {reason} of {path} for {request}"[:2_000])
+            bugs.append(f"{code} {reason} ({said}) of {path} for {request}"[:2_000])
 
     for begin in range(0, ARTIFACTS, AT_ONCE):
         await asyncio.gather(*(ask(number) for number in range(begin, begin + AT_ONCE)))
