@@ -92,9 +92,7 @@ class Fuzzed:
         if method.name == "Start" and code == "OK" and isinstance(drawn, run_pb2.StartRequest):
             await self._cancel_all()
 
-    async def ask(
-        self, service: str, path: str, data: bytes, streaming: bool, within_s: float
-    ) -> tuple[str, str, str]:
+    async def ask(self, service: str, path: str, data: bytes, streaming: bool, within_s: float) -> tuple[str, str, str]:
         """The status of a call, its reason and its message."""
         channel: Any = self.channels[service]
         try:
