@@ -159,7 +159,15 @@ async def _catalogue(system: System) -> None:
     rows.mkdir()
     examples = [toy_example(random.Random(1000 + number)) for number in range(40)]
     (rows / "train.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
-    entry = {"id": DATASET, "description": "Handfuls of words, and the colour in each.", "location": f"folder:{rows}"}
+    config = {
+        "name": "default",
+        "features": {"input": "string", "output": "string"},
+        "splits": {"train": len(examples)},
+    }
+    entry = {
+        "id": DATASET, "description": "Handfuls of words, and the colour in each.", "location": f"folder:{rows}",
+        "configs": [config],
+    }  # fmt: skip
     (system.folder / "datasets.jsonl").write_text(json.dumps(entry) + "\n")
     await build_one(
         "datasets", [system.folder / "datasets.jsonl"], system.settings.catalogue_folder / "datasets", system.settings
