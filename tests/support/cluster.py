@@ -169,9 +169,8 @@ async def _catalogue(system: System) -> None:
         "configs": [config],
     }  # fmt: skip
     (system.folder / "datasets.jsonl").write_text(json.dumps(entry) + "\n")
-    await build_one(
-        "datasets", [system.folder / "datasets.jsonl"], system.settings.catalogue_folder / "datasets", system.settings
-    )
+    listed = [system.folder / "datasets.jsonl"]
+    await build_one("datasets", listed, system.settings.catalogue_folder, system.settings)
 
 
 def _settings(folder: Path, store: Seaweed, database: Postgres) -> Settings:
