@@ -15,8 +15,6 @@ from services.kit.values import Allowance, Artifact, Ledger, Metric, Prefer, Pro
 
 MOST_EXAMPLES = 1_000_000
 INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.8, 1.2
-# The share of repeats from which on the temperature is the highest.
-MUCH_REPEATED = 0.25
 
 
 class StopReason(IntEnum):
@@ -102,12 +100,12 @@ def check(request: GenerateRequest) -> None:
 def temperature(request: GenerateRequest, kept: int, repeated: float = 0.0) -> float:
     """T0 + (Tmax - T0) * n / N, within 0 and 2 (prompt2model's schedule).
 
-    An LLM that repeats itself would stay at the low temperature at which it does so. So n / N is at least `repeated`,
-    the share of examples that were nothing new, as a share of MUCH_REPEATED.
+    Where `repeated`, the share of examples that were nothing new, is more than n / N, it stands in its place: an LLM
+    that repeats itself would stay at the low temperature at which it does so.
     """
     start = INITIAL_TEMPERATURE if request.initial_temperature is None else request.initial_temperature
     end = MAX_TEMPERATURE if request.max_temperature is None else request.max_temperature
-    return min(2.0, max(0.0, start + (end - start) * max(kept / request.number, min(1.0, repeated / MUCH_REPEATED))))
+    return min(2.0, max(0.0, start + (end - start) * max(kept / request.number, repeated)))
 
 
 def _refuse(name: str, message: str) -> None:
