@@ -332,13 +332,19 @@ class Pipeline:
         await DBOS.delete_queue_async(f"p2m-{executor}")
 
     async def close(self) -> None:
-        """Stops what runs here without losing anything, then the engine."""
+        """Stops what runs here without losing anything, then the engine; a database that is away is not waited for."""
         global _current
-        await asyncio.gather(*(self._stop(name) for name in [*self._tasks]))
-        await DBOS.delete_queue_async(self._queue)
-        # Its threads may still want the loop while they end.
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, DBOS.destroy)
+        endings: tuple[Callable[[], Awaitable[Any]], ...] = (
+            lambda: asyncio.gather(*(self._stop(name) for name in [*self._tasks])),
+            lambda: DBOS.delete_queue_async(self._queue),
+            lambda: loop.run_in_executor(None, DBOS.destroy),  # its threads may still want the loop while they end
+        )
+        for end in endings:
+            try:
+                await asyncio.wait_for(end(), self._settings.grace_s)
+            except (TimeoutError, sa.exc.SQLAlchemyError) as error:
+                log.warning("the engine does not end as it should (%s); others clear up", type(error).__name__)
         loop.set_default_executor(ThreadPoolExecutor())  # the engine had lent its own, which is gone
         _current = None
 

@@ -6,6 +6,8 @@ Any number of them may share one database: they share its runs, and take over th
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 
 from orchestrator.service import RunService
@@ -18,7 +20,14 @@ def main() -> int:
     """Serves until SIGTERM; returns the exit status."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    return asyncio.run(serve(RunService(settings), settings))
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    status = await serve(RunService(settings), settings)
+    logging.shutdown()
+    # All is closed. Threads of the workflow engine that still ask a database which is away must not keep the process.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from p2m.run.v1 import run_pb2
 
 from orchestrator import pipeline
+from orchestrator.client import RunClient
 from orchestrator.database import open_engine
 from orchestrator.runs import Runs
+from services.kit.channel import dial, wait_until_serving
 from services.kit.errors import Unavailable
-from services.kit.settings import Settings
+from services.kit.settings import SERVICES, Settings
+from tests.conftest import ROOT
 from tests.support.postgres import Postgres, postgres
 from tests.support.proxy import Proxy
+from tests.support.seaweed import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,33 @@ async def test_a_database_that_says_nothing_is_not_waited_for(
         await asyncio.wait_for(pipeline._written(silent.begin_stage, "silent", "parse"), 30)
         assert not (await asyncio.to_thread(silent.get, "silent")).verdict
         await asyncio.to_thread(engine.dispose)
+
+
+async def test_an_orchestrator_ends_while_its_database_is_away(database: Postgres, tmp_path: Path) -> None:
+    """SIGTERM ends it with 0 and soon, with a run under way: others will take that up."""
+    run_port, nowhere = free_ports(2)
+    settings = Settings(home=tmp_path, database=database.url, openai_base_url="", openai_api_key="")
+    own = {"P2M_DATABASE": database.url, "P2M_HOME": str(tmp_path), "P2M_PORT": str(run_port), "P2M_GRACE_S": "2"}
+    own |= {f"P2M_{service.upper()}_TARGET": f"127.0.0.1:{nowhere}" for service in SERVICES}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "orchestrator.serve", cwd=ROOT, env=os.environ | own
+    )
+    try:
+        channel = dial(f"127.0.0.1:{run_port}", settings)
+        await wait_until_serving(channel, 60)
+        await channel.close()
+        async with RunClient(f"127.0.0.1:{run_port}", settings) as client:
+            await client.start("left", "Name the colour.", run_pb2.RunOptions(number=4))
+        await asyncio.to_thread(database.stop, "immediate")
+        try:
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 45) == 0
+        finally:
+            await asyncio.to_thread(database.start)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
 
 
 def test_tables_are_made_by_many_at_once(database: Postgres, settings: Settings) -> None:
