@@ -254,6 +254,7 @@ class Pipeline:
                 "system_database_url": url.render_as_string(hide_password=False),
                 "db_engine_kwargs": {} if on_sqlite else {"creator": connector(url)},
                 "sys_db_idle_transaction_timeout_sec": HELD_S,
+                "notification_listener_polling_interval_sec": 0.05,  # for which closing waits; there is none to be had
                 "application_version": VERSION,
                 "executor_id": self._runs.executor,
                 "serializer": DBOSPortableJSON,
