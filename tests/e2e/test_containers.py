@@ -149,7 +149,7 @@ def test_scaling(stack: Stack) -> None:
             if at - began > 140:
                 break
     # Nothing is to be trained before the first run has its rows: the wait begins when one of a kind has work.
-    first = {host: min((at for (one, _), at in at_work.items() if one == host), default=9e9) for host, _ in up}
+    first = {host: min((at for (one, _), at in at_work.items() if one == host), default=0.0) for host, _ in up}
     waited = {f"{host} {address}": round(at_work.get((host, address), 9e9) - max(since, first[host]), 1)
               for (host, address), since in up.items()}  # fmt: skip
     print("   seconds from serving, and work, to the first work:", waited)
