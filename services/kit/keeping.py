@@ -25,7 +25,8 @@ from services.kit.errors import NotFound
 if TYPE_CHECKING:
     from services.kit.artifacts import Store
 
-# A blob younger than this is not written again, and never swept.
+# A blob younger than this is not written again, and never swept. Far longer than the clocks of a store and of those who
+# use it differ, and than the second to which S3 cuts its times.
 FRESH_S = 3600.0
 # A sweeper's note counts so long; within the last _MARGIN_S of it nothing is removed any more.
 _NOTE_S, _MARGIN_S = 60.0, 20.0
