@@ -35,7 +35,8 @@ from p2m.run.v1 import run_pb2
 from orchestrator.client import RunClient
 from orchestrator.database import open_engine
 from orchestrator.pipeline import VERSION
-from orchestrator.runs import STAGES, TABLES
+from orchestrator.run_rows import TABLES
+from orchestrator.runs import STAGES
 from orchestrator.session import alone
 from services.kit.settings import Settings
 

@@ -6,7 +6,8 @@
     ├── its events       every change, numbered within the run; progress is dropped when its stage ends
     └── its questions    asked by a stage, answered by Choose
 
-SQLite in the home folder by default, PostgreSQL by one URL. All calls block; call them from a thread.
+The tables are those of `run_rows`: SQLite in the home folder by default, PostgreSQL by one URL. All calls block; call
+them from a thread.
 """
 
 from __future__ import annotations
@@ -18,13 +19,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from google.protobuf.json_format import MessageToDict, MessageToJson, Parse, ParseDict
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.json_format import MessageToDict, MessageToJson, Parse
 from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import attributes
 from orchestrator.database import create_absent
+from orchestrator.run_rows import (
+    EVENTS,
+    OWNERS,
+    PROMPT_SHOWN,
+    QUESTIONS,
+    RUNS,
+    SCHEMA,
+    STAGE_ROWS,
+    bare_run,
+    stage_message,
+)
 from services.kit.errors import (
     Aborted,
     AlreadyExists,
@@ -38,67 +49,6 @@ from services.kit.wire import from_message, to_message
 
 STAGES = ("parse", "datasets", "generate", "models", "prepare", "train", "evaluate", "export", "report")
 UNFINISHED = (run_pb2.RUN_STATE_QUEUED, run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_WAITING)
-
-_PROMPT_SHOWN = 200
-
-_schema = sa.MetaData()
-_runs = sa.Table(
-    "p2m_runs",
-    _schema,
-    sa.Column("name", sa.String(100), primary_key=True),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("options", sa.Text, nullable=False),
-    sa.Column("state", sa.Integer, nullable=False),
-    sa.Column("workflow", sa.String(120), nullable=False),
-    sa.Column("executor", sa.String(64), nullable=False),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False, index=True),
-    sa.Column("ended_at", sa.Float),
-    sa.Column("error", sa.Text),
-    sa.Column("result", sa.Text),
-    sa.Column("verdict", sa.Text, nullable=False, default=""),
-)
-_stages = sa.Table(
-    "p2m_stages",
-    _schema,
-    sa.Column("run", sa.String(100), primary_key=True),
-    sa.Column("name", sa.String(20), primary_key=True),
-    sa.Column("state", sa.Integer, nullable=False),
-    sa.Column("progress", sa.Text),
-    sa.Column("message", sa.Text, nullable=False, default=""),
-    sa.Column("ledger", sa.Text),
-    sa.Column("started_at", sa.Float),
-    sa.Column("ended_at", sa.Float),
-)
-_events = sa.Table(
-    "p2m_events",
-    _schema,
-    sa.Column("run", sa.String(100), primary_key=True),
-    sa.Column("sequence", sa.BigInteger, primary_key=True),
-    sa.Column("stage", sa.String(20), nullable=False),
-    sa.Column("passing", sa.Boolean, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-_questions = sa.Table(
-    "p2m_questions",
-    _schema,
-    sa.Column("run", sa.String(100), primary_key=True),
-    sa.Column("id", sa.String(20), primary_key=True),
-    sa.Column("stage", sa.String(20), nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("answer", sa.Text),
-)
-# Who started a run, where callers are known by name. A table of its own: databases from before have their runs without.
-_owners = sa.Table(
-    "p2m_owners",
-    _schema,
-    sa.Column("run", sa.String(100), primary_key=True),
-    sa.Column("owner", sa.String(64), nullable=False, index=True),
-)
-
-TABLES = _schema.tables
-"""By name; each but the runs' own has the run's name in `run`."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +78,7 @@ class Runs:
 
     def create_tables(self) -> None:
         """Makes the tables where they are absent."""
-        create_absent(self.engine, _schema)
+        create_absent(self.engine, SCHEMA)
 
     # -- a run
 
@@ -143,11 +93,11 @@ class Runs:
         pending = {"run": name, "state": run_pb2.STAGE_STATE_PENDING, "message": ""}
         try:
             with self.engine.begin() as connection:
-                connection.execute(sa.insert(_runs).values(row))
-                connection.execute(sa.delete(_owners).where(_owners.c.run == name))
+                connection.execute(sa.insert(RUNS).values(row))
+                connection.execute(sa.delete(OWNERS).where(OWNERS.c.run == name))
                 if owner:
-                    connection.execute(sa.insert(_owners).values(run=name, owner=owner))
-                connection.execute(sa.insert(_stages), [{**pending, "name": stage} for stage in STAGES])
+                    connection.execute(sa.insert(OWNERS).values(run=name, owner=owner))
+                connection.execute(sa.insert(STAGE_ROWS), [{**pending, "name": stage} for stage in STAGES])
                 self._announce_run(connection, name, 1)
         except sa.exc.IntegrityError:
             return False
@@ -156,7 +106,7 @@ class Runs:
     def stored(self, name: str) -> StoredRun:
         """The run's own row. NotFound for an unknown one."""
         with self.engine.connect() as connection:
-            row = connection.execute(sa.select(_runs).where(_runs.c.name == name)).one_or_none()
+            row = connection.execute(sa.select(RUNS).where(RUNS.c.name == name)).one_or_none()
         if row is None:
             raise unknown_run(name)
         options = Parse(row.options, run_pb2.RunOptions())
@@ -166,9 +116,9 @@ class Runs:
 
     def owner(self, name: str) -> str:
         """Who started the run; "" where that has no name. NotFound for an unknown run."""
-        query = sa.select(_runs.c.name, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
+        query = sa.select(RUNS.c.name, OWNERS.c.owner).outerjoin(OWNERS, OWNERS.c.run == RUNS.c.name)
         with self.engine.connect() as connection:
-            row = connection.execute(query.where(_runs.c.name == name)).one_or_none()
+            row = connection.execute(query.where(RUNS.c.name == name)).one_or_none()
         if row is None:
             raise unknown_run(name)
         return row.owner or ""
@@ -180,20 +130,20 @@ class Runs:
         """
         with self.engine.begin() as connection:
             taken = connection.execute(
-                sa.update(_runs)
-                .where(_runs.c.name == run.name, _runs.c.executor == run.executor, _runs.c.state == run.state)
-                .where(_runs.c.workflow == run.workflow)
+                sa.update(RUNS)
+                .where(RUNS.c.name == run.name, RUNS.c.executor == run.executor, RUNS.c.state == run.state)
+                .where(RUNS.c.workflow == run.workflow)
                 .values(
                     executor=self.executor, workflow=workflow, state=run_pb2.RUN_STATE_RUNNING, error=None,
-                    ended_at=None, options=MessageToJson(options, indent=None), sequence=_runs.c.sequence + 1,
+                    ended_at=None, options=MessageToJson(options, indent=None), sequence=RUNS.c.sequence + 1,
                 )
-                .returning(_runs.c.sequence)
+                .returning(RUNS.c.sequence)
             ).scalar_one_or_none()  # fmt: skip
             if taken is None:
                 raise under_way(run.name)
             self._reset_stages(connection, run.name)
             # Who watches from the start must not take an earlier end for this one.
-            connection.execute(sa.delete(_events).where(_events.c.run == run.name, _events.c.stage == ""))
+            connection.execute(sa.delete(EVENTS).where(EVENTS.c.run == run.name, EVENTS.c.stage == ""))
             self._announce_run(connection, run.name, taken)
 
     def finish(
@@ -223,10 +173,10 @@ class Runs:
         run = self.stored(name)
         with self.engine.begin() as connection:
             sequence = connection.execute(
-                sa.update(_runs)
-                .where(_runs.c.name == name, _runs.c.state.in_(UNFINISHED))
-                .values(state=run_pb2.RUN_STATE_CANCELLED, ended_at=time.time(), sequence=_runs.c.sequence + 1)
-                .returning(_runs.c.sequence)
+                sa.update(RUNS)
+                .where(RUNS.c.name == name, RUNS.c.state.in_(UNFINISHED))
+                .values(state=run_pb2.RUN_STATE_CANCELLED, ended_at=time.time(), sequence=RUNS.c.sequence + 1)
+                .returning(RUNS.c.sequence)
             ).scalar_one_or_none()
             if sequence is not None:
                 self._reset_stages(connection, name)
@@ -237,7 +187,7 @@ class Runs:
         """The unfinished runs of an executor."""
         with self.engine.connect() as connection:
             names = connection.execute(
-                sa.select(_runs.c.name).where(_runs.c.executor == executor, _runs.c.state.in_(UNFINISHED))
+                sa.select(RUNS.c.name).where(RUNS.c.executor == executor, RUNS.c.state.in_(UNFINISHED))
             ).scalars()
             return [self.stored(name) for name in [*names]]
 
@@ -267,7 +217,7 @@ class Runs:
         """What a stage has spent, as far as it has told."""
         with self.engine.connect() as connection:
             text = connection.execute(
-                sa.select(_stages.c.ledger).where(_stages.c.run == name, _stages.c.name == stage)
+                sa.select(STAGE_ROWS.c.ledger).where(STAGE_ROWS.c.run == name, STAGE_ROWS.c.name == stage)
             ).scalar_one_or_none()
         return from_message(Parse(text, common_pb2.Ledger()), Ledger) if text else Ledger()
 
@@ -284,7 +234,7 @@ class Runs:
                 raise _lost(name)
             if row is None:
                 body = MessageToJson(question, indent=None)
-                connection.execute(sa.insert(_questions).values(run=name, id=question.id, stage=stage, body=body))
+                connection.execute(sa.insert(QUESTIONS).values(run=name, id=question.id, stage=stage, body=body))
             self._set_stage(connection, name, stage, {"state": run_pb2.STAGE_STATE_WAITING}, sequence)
             self._announce_run(connection, name, self._next(connection, name))
         return None
@@ -293,7 +243,7 @@ class Runs:
         """The answer, if there is one by now. Aborted where the run is no longer this process's."""
         with self.engine.connect() as connection:
             row = self._question(connection, name, question_id)
-            owned = connection.execute(sa.select(_runs.c.name).where(*self._owned(name))).scalar_one_or_none()
+            owned = connection.execute(sa.select(RUNS.c.name).where(*self._owned(name))).scalar_one_or_none()
         if owned is None:
             raise _lost(name)
         return None if row is None or row.answer is None else str(row.answer)
@@ -318,13 +268,13 @@ class Runs:
                 raise InvalidArgument(
                     "NO_SUCH_OPTION", f"{value!r} is none of the options: {'; '.join(values)}.", field="value"
                 )
-            chosen = sa.update(_questions).where(_questions.c.run == name, _questions.c.id == question_id)
+            chosen = sa.update(QUESTIONS).where(QUESTIONS.c.run == name, QUESTIONS.c.id == question_id)
             connection.execute(chosen.values(answer=value))
             waiting_still = [row for row in open_ones if row.id != question_id]
             state = run_pb2.RUN_STATE_WAITING if waiting_still else run_pb2.RUN_STATE_RUNNING
             running = {"state": run_pb2.STAGE_STATE_RUNNING}
             self._set_stage(connection, name, row.stage, running, self._next(connection, name))
-            update = sa.update(_runs).where(_runs.c.name == name, _runs.c.state == run_pb2.RUN_STATE_WAITING)
+            update = sa.update(RUNS).where(RUNS.c.name == name, RUNS.c.state == run_pb2.RUN_STATE_WAITING)
             connection.execute(update.values(state=state))
             self._announce_run(connection, name, self._next(connection, name))
 
@@ -341,24 +291,24 @@ class Runs:
         With an `owner` only those that it started.
         """
         # Not the options, and of the prompt what is shown: either may be as long as a book.
-        prompt = sa.func.substr(_runs.c.prompt, 1, _PROMPT_SHOWN).label("prompt")
-        columns = [column for column in _runs.c if column.name not in ("prompt", "options")]
-        query = sa.select(*columns, prompt, _owners.c.owner).outerjoin(_owners, _owners.c.run == _runs.c.name)
-        query = query.order_by(_runs.c.created_at.desc(), _runs.c.name.desc()).limit(size + 1)
+        prompt = sa.func.substr(RUNS.c.prompt, 1, PROMPT_SHOWN).label("prompt")
+        columns = [column for column in RUNS.c if column.name not in ("prompt", "options")]
+        query = sa.select(*columns, prompt, OWNERS.c.owner).outerjoin(OWNERS, OWNERS.c.run == RUNS.c.name)
+        query = query.order_by(RUNS.c.created_at.desc(), RUNS.c.name.desc()).limit(size + 1)
         if owner:
-            query = query.where(_owners.c.owner == owner)
+            query = query.where(OWNERS.c.owner == owner)
         if before is not None:
             # The first of the two conditions is what an index serves.
-            query = query.where(_runs.c.created_at <= before[0])
-            query = query.where(sa.or_(_runs.c.created_at < before[0], _runs.c.name < before[1]))
+            query = query.where(RUNS.c.created_at <= before[0])
+            query = query.where(sa.or_(RUNS.c.created_at < before[0], RUNS.c.name < before[1]))
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-        runs = [_bare_run(row, row.owner) for row in rows[:size]]
+        runs = [bare_run(row, row.owner) for row in rows[:size]]
         return runs, (rows[size - 1].created_at, rows[size - 1].name) if len(rows) > size else None
 
     def executors(self, names: Sequence[str]) -> dict[str, str]:
         """Which process works, or worked, on each of these runs."""
-        query = sa.select(_runs.c.name, _runs.c.executor).where(_runs.c.name.in_(names))
+        query = sa.select(RUNS.c.name, RUNS.c.executor).where(RUNS.c.name.in_(names))
         with self.engine.connect() as connection:
             return {row.name: row.executor for row in connection.execute(query)}
 
@@ -366,7 +316,7 @@ class Runs:
         """The changes with a number above `after`, in order. NotFound for an unknown run."""
         with self.engine.connect() as connection:
             rows = connection.execute(
-                sa.select(_events).where(_events.c.run == name, _events.c.sequence > after).order_by(_events.c.sequence)
+                sa.select(EVENTS).where(EVENTS.c.run == name, EVENTS.c.sequence > after).order_by(EVENTS.c.sequence)
             ).all()
         if not rows:
             self.stored(name)
@@ -380,16 +330,16 @@ class Runs:
     # -- inside
 
     def _owned(self, name: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return (_runs.c.name == name, _runs.c.executor == self.executor, _runs.c.state.in_(UNFINISHED))
+        return (RUNS.c.name == name, RUNS.c.executor == self.executor, RUNS.c.state.in_(UNFINISHED))
 
     def _advance(self, connection: sa.Connection, name: str, **values: Any) -> int | None:
         """Locks the run's row and gives the next event's number; None where the run is not this process's to change."""
-        update = sa.update(_runs).where(*self._owned(name)).values(sequence=_runs.c.sequence + 1, **values)
-        return connection.execute(update.returning(_runs.c.sequence)).scalar_one_or_none()
+        update = sa.update(RUNS).where(*self._owned(name)).values(sequence=RUNS.c.sequence + 1, **values)
+        return connection.execute(update.returning(RUNS.c.sequence)).scalar_one_or_none()
 
     def _next(self, connection: sa.Connection, name: str) -> int:
-        update = sa.update(_runs).where(_runs.c.name == name).values(sequence=_runs.c.sequence + 1)
-        return int(connection.execute(update.returning(_runs.c.sequence)).scalar_one())
+        update = sa.update(RUNS).where(RUNS.c.name == name).values(sequence=RUNS.c.sequence + 1)
+        return int(connection.execute(update.returning(RUNS.c.sequence)).scalar_one())
 
     def _change_stage(self, name: str, stage: str, values: dict[str, Any], *, passing: bool = False) -> None:
         with self.engine.begin() as connection:
@@ -408,36 +358,36 @@ class Runs:
         *,
         passing: bool = False,
     ) -> None:
-        where = (_stages.c.run == name, _stages.c.name == stage)
-        row = connection.execute(sa.update(_stages).where(*where).values(values).returning(*_stages.c)).one()
+        where = (STAGE_ROWS.c.run == name, STAGE_ROWS.c.name == stage)
+        row = connection.execute(sa.update(STAGE_ROWS).where(*where).values(values).returning(*STAGE_ROWS.c)).one()
         if not passing:
-            old = sa.delete(_events).where(_events.c.run == name, _events.c.stage == stage, _events.c.passing.is_(True))
+            old = sa.delete(EVENTS).where(EVENTS.c.run == name, EVENTS.c.stage == stage, EVENTS.c.passing.is_(True))
             connection.execute(old)
-        body = MessageToJson(_stage_message(row), indent=None)
+        body = MessageToJson(stage_message(row), indent=None)
         event = {"run": name, "sequence": sequence, "stage": stage, "passing": passing, "body": body}
-        connection.execute(sa.insert(_events).values(event))
+        connection.execute(sa.insert(EVENTS).values(event))
 
     def _reset_stages(self, connection: sa.Connection, name: str) -> None:
         """Stages under way are no more: their run ended or begins again."""
         under_way = (run_pb2.STAGE_STATE_RUNNING, run_pb2.STAGE_STATE_WAITING)
-        update = sa.update(_stages).where(_stages.c.run == name, _stages.c.state.in_(under_way))
+        update = sa.update(STAGE_ROWS).where(STAGE_ROWS.c.run == name, STAGE_ROWS.c.state.in_(under_way))
         connection.execute(update.values(state=run_pb2.STAGE_STATE_PENDING))
 
     def _announce_run(self, connection: sa.Connection, name: str, sequence: int) -> None:
         body = MessageToJson(self._run_message(connection, name), indent=None)
         event = {"run": name, "sequence": sequence, "stage": "", "passing": False, "body": body}
-        connection.execute(sa.insert(_events).values(event))
+        connection.execute(sa.insert(EVENTS).values(event))
 
     def _run_message(self, connection: sa.Connection, name: str) -> run_pb2.Run:
-        row = connection.execute(sa.select(_runs).where(_runs.c.name == name)).one_or_none()
+        row = connection.execute(sa.select(RUNS).where(RUNS.c.name == name)).one_or_none()
         if row is None:
             raise unknown_run(name)
-        owner = connection.execute(sa.select(_owners.c.owner).where(_owners.c.run == name)).scalar_one_or_none()
-        message = _bare_run(row, owner)
-        stages = {r.name: r for r in connection.execute(sa.select(_stages).where(_stages.c.run == name))}
+        owner = connection.execute(sa.select(OWNERS.c.owner).where(OWNERS.c.run == name)).scalar_one_or_none()
+        message = bare_run(row, owner)
+        stages = {r.name: r for r in connection.execute(sa.select(STAGE_ROWS).where(STAGE_ROWS.c.run == name))}
         total = Ledger()
         for stage in STAGES:
-            message.stages.append(_stage_message(stages[stage]))
+            message.stages.append(stage_message(stages[stage]))
             total += from_message(message.stages[-1].ledger, Ledger)
         message.ledger.CopyFrom(to_message(total, common_pb2.Ledger))
         if row.state == run_pb2.RUN_STATE_WAITING:
@@ -446,12 +396,12 @@ class Runs:
         return message
 
     def _question(self, connection: sa.Connection, name: str, question_id: str) -> Any:
-        query = sa.select(_questions).where(_questions.c.run == name, _questions.c.id == question_id)
+        query = sa.select(QUESTIONS).where(QUESTIONS.c.run == name, QUESTIONS.c.id == question_id)
         return connection.execute(query).one_or_none()
 
     def _open_questions(self, connection: sa.Connection, name: str) -> Sequence[Any]:
-        query = sa.select(_questions).where(_questions.c.run == name, _questions.c.answer.is_(None))
-        return connection.execute(query.order_by(_questions.c.id)).all()
+        query = sa.select(QUESTIONS).where(QUESTIONS.c.run == name, QUESTIONS.c.answer.is_(None))
+        return connection.execute(query.order_by(QUESTIONS.c.id)).all()
 
 
 def unknown_run(name: str) -> P2MError:
@@ -482,35 +432,3 @@ def _lost(name: str) -> P2MError:
 
 def _ledger_json(ledger: Ledger) -> str:
     return json.dumps(MessageToDict(to_message(ledger, common_pb2.Ledger)))
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e9))
-    return stamp
-
-
-def _stage_message(row: Any) -> run_pb2.Stage:
-    stage = run_pb2.Stage(name=row.name, state=row.state, message=row.message)
-    if row.progress:
-        Parse(row.progress, stage.progress)
-    if row.ledger:
-        Parse(row.ledger, stage.ledger)
-    if row.started_at is not None:
-        stage.started_at.CopyFrom(_timestamp(row.started_at))
-    if row.ended_at is not None:
-        stage.ended_at.CopyFrom(_timestamp(row.ended_at))
-    return stage
-
-
-def _bare_run(row: Any, owner: str | None) -> run_pb2.Run:
-    run = run_pb2.Run(name=row.name, state=row.state, prompt=row.prompt[:_PROMPT_SHOWN], verdict=row.verdict)
-    run.owner = owner or ""
-    run.created_at.CopyFrom(_timestamp(row.created_at))
-    if row.ended_at is not None:
-        run.ended_at.CopyFrom(_timestamp(row.ended_at))
-    if row.error:
-        ParseDict(json.loads(row.error), run.error)
-    if row.result:
-        ParseDict(json.loads(row.result), run.result)
-    return run

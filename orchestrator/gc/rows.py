@@ -12,10 +12,10 @@ from google.protobuf.json_format import Parse
 from p2m.run.v1 import run_pb2
 
 from orchestrator.executors import Executors
-from orchestrator.runs import TABLES, UNFINISHED
+from orchestrator.run_rows import RUNS, TABLES
+from orchestrator.runs import UNFINISHED
 from services.kit import keeping
 
-_RUNS = TABLES["p2m_runs"]
 _COLUMNS = ("name", "state", "created_at", "ended_at", "workflow", "options", "executor")
 
 
@@ -46,17 +46,17 @@ class RunRows:
 
     def one(self, name: str) -> RunRow | None:
         """The run of that name, if there is one."""
-        return next(iter(self._read(_RUNS.c.name == name)), None)
+        return next(iter(self._read(RUNS.c.name == name)), None)
 
     def needed(self, name: str) -> bool:
         """Whether the run has not ended, or an unfinished one improves it."""
-        unfinished = self._read(_RUNS.c.state.in_(UNFINISHED))
+        unfinished = self._read(RUNS.c.state.in_(UNFINISHED))
         return any(name in (row.name, row.improves) for row in unfinished)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """(run, text) of what the rows name: given rows, results."""
         with self._engine.connect() as connection:
-            query = sa.select(_RUNS.c.name, _RUNS.c.options, _RUNS.c.result)
+            query = sa.select(RUNS.c.name, RUNS.c.options, RUNS.c.result)
             for name, options, result in connection.execution_options(yield_per=500).execute(query):
                 yield name, f"{options}\n{result or ''}"
 
@@ -66,7 +66,7 @@ class RunRows:
         Unix seconds. What was stored later may be known to that process alone.
         """
         with self._engine.connect() as connection:
-            query = sa.select(_RUNS.c.created_at, _RUNS.c.executor).where(_RUNS.c.state.in_(UNFINISHED))
+            query = sa.select(RUNS.c.created_at, RUNS.c.executor).where(RUNS.c.state.in_(UNFINISHED))
             found = connection.execute(query).all()
         executors = Executors(self._engine, "")
         lives = {executor: executors.lives(executor) for executor in {row.executor for row in found}}
@@ -76,12 +76,12 @@ class RunRows:
         """Removes the run's rows, its own last."""
         with self._engine.begin() as connection:
             for table in TABLES.values():
-                column = table.c.name if table is _RUNS else table.c.run
+                column = table.c.name if table is RUNS else table.c.run
                 connection.execute(sa.delete(table).where(column == name))
 
     def _read(self, *where: sa.ColumnElement[bool]) -> Sequence[RunRow]:
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(*(_RUNS.c[name] for name in _COLUMNS)).where(*where)).all()
+            rows = connection.execute(sa.select(*(RUNS.c[name] for name in _COLUMNS)).where(*where)).all()
         return [_row(row) for row in rows]
 
 

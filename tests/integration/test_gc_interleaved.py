@@ -21,7 +21,8 @@ from orchestrator.executors import Executors
 from orchestrator.gc import databases
 from orchestrator.gc.command import Removal, Wanted
 from orchestrator.gc.reservations import Reservations
-from orchestrator.runs import TABLES, Runs
+from orchestrator.run_rows import TABLES
+from orchestrator.runs import Runs
 from services.kit import keeping
 from services.kit.artifacts import Artifacts, open_store
 from services.kit.errors import P2MError
