@@ -198,10 +198,10 @@ def _command(name: str, light: bool) -> list[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings as a process of its own reads them; nothing of this process's own."""
+    """The settings as a process of its own reads them, and what the images set; nothing of this process's own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("P2M_", "OPENAI_", "DEEPL_", "HF_"))}
     given = {f"P2M_{key.upper()}": str(value) for key, value in settings.reveal().items() if value not in (None, "")}
-    return kept | given
+    return kept | given | {"MALLOC_ARENA_MAX": "2"}
 
 
 def _free_ports(number: int) -> list[int]:
