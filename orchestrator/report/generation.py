@@ -24,7 +24,6 @@ REASONS = {
     "invalid": "it lacks an input or an output, or holds a placeholder",
     "too_long": "it is out of all proportion to the demonstrations",
     "truncated": "it ends in the middle",
-    "lacks_part": "its input or output lacks a part that every demonstration has",
     "other_label": "its output is none of the task's labels",
     "other_language": "it is in another language than the demonstrations",
     "judged": "the LLM, asked to look over it, held its output to be wrong",

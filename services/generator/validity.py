@@ -1,12 +1,11 @@
 """Whether an example can be one at all, before it is compared with others.
 
 Validity.judge      what can be used of it: input and output; else why not: "invalid", "too_long", "truncated",
-                    "lacks_part", "other_label", "other_language"
+                    "other_label", "other_language"
 
-What lacks a part is told by `form`. An output that differs from a label of the demonstrations in case or a stop alone
-is that label. A language is another only where it is clear: the text is long enough, has hardly a word in common with
-the demonstrations, and these are all in one language that is not the text's. py3langid tells it: in texts as long as
-these it errs no more than larger ones.
+An output that differs from a label of the demonstrations in case or a stop alone is that label. A language is another
+only where it is clear: the text is long enough, has hardly a word in common with the demonstrations, and these are all
+in one language that is not the text's. py3langid tells it: in texts as long as these it errs no more than larger ones.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
-from services.generator import form
 from services.generator.variety import implied_labels
 from services.kit.text import normalise, words
 from services.kit.values import Demonstration
@@ -47,8 +45,6 @@ class Validity:
 
     def __init__(self, demonstrations: Sequence[Demonstration], instruction: str = "") -> None:
         self._shown = {text.strip() for one in demonstrations for text in (one.input, one.output)}
-        self._input_parts = form.parts([one.input for one in demonstrations])
-        self._output_parts = form.parts([one.output for one in demonstrations])
         self._most_input = _most([one.input for one in demonstrations])
         self._most_output = _most([one.output for one in demonstrations])
         self._ends_in_ellipsis = any(text.endswith(_ELLIPSES) for text in self._shown)
@@ -88,8 +84,6 @@ class Validity:
             return "too_long"
         if not self._ends_in_ellipsis and (given.endswith(_ELLIPSES) or wanted.endswith(_ELLIPSES)):
             return "truncated"
-        if not form.has(given, self._input_parts) or not form.has(wanted, self._output_parts):
-            return "lacks_part"
         return ""
 
     def _is_placeholder(self, text: str) -> bool:

@@ -380,9 +380,8 @@ class GenerateResult(_message.Message):
     @_builtins.property
     def dropped(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Examples left out, by reason: "invalid", "duplicate", "near_duplicate", "excluded", "copied_demonstration",
-        "too_long", "truncated", "lacks_part" (a part that all demonstrations name with a word and a colon), "other_label"
-        (the demonstrations show a few labels, and it is none), "other_language", "judged" (the LLM, asked to look over the
-        rows, held its output to be wrong), "surplus".
+        "too_long", "truncated", "other_label" (the demonstrations show a few labels, and it is none), "other_language",
+        "judged" (the LLM, asked to look over the rows, held its output to be wrong), "surplus".
         """
 
     @_builtins.property
