@@ -43,6 +43,8 @@ CHECKPOINTS_A_RUN, LEAST_CHECKPOINT_STEPS = 10, 20
 VALIDATION_ROWS, VALIDATION_SHARE = 256, 0.03
 VALIDATION_TOKENS = 8192
 CPU_PASS_TOKENS = 100
+# An estimate: what a GPU could compute in the time that it takes to begin a pass.
+GPU_PASS_TOKENS = 2048
 REPORT_INTERVAL_S = 1.0
 
 
@@ -146,9 +148,8 @@ def in_passes(rows: Batch, tokens: Tokens, micro_batch_tokens: int | None, on: t
     What a pass costs beside its tokens is, on a CPU, clearing and adding up the gradients of large embeddings: measured
     with two of 30,522 by 384. A GPU waits for small passes rather than for padding.
     """
-    if on.type == "cuda":
-        return passes(rows, tokens.lengths, micro_batch_tokens, 1 << 30) if micro_batch_tokens else [rows]
-    return passes(rows, tokens.lengths, micro_batch_tokens or ANY_TOKENS, CPU_PASS_TOKENS)
+    cost = GPU_PASS_TOKENS if on.type == "cuda" else CPU_PASS_TOKENS
+    return passes(rows, tokens.lengths, micro_batch_tokens or ANY_TOKENS, cost)
 
 
 def adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:

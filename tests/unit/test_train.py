@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +22,7 @@ from services.kit.settings import Settings
 from services.kit.values import Progress, PromptSpec, Row
 from services.kit.worker import WorkerContext
 from services.trainer import pretrained
-from services.trainer.batches import batches, padding_share, passes
+from services.trainer.batches import Plan, batches, padding_share, passes
 from services.trainer.calls import ExportFormat, ExportRequest, HyperParameters, TrainRequest, TrainResult
 from services.trainer.export import export
 from services.trainer.train import train
@@ -140,18 +143,58 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
     assert packed != batches(lengths, 256, seed=1, epoch=1) and packed != batches(lengths, 256, seed=2, epoch=0)
 
 
+def test_a_step_mixes_lengths() -> None:
+    """A step has rows of several lengths; its parts, padded each, are within the limit, and another seed mixes anew."""
+    lengths = [(5 + (n * 37) % 300, 5) for n in range(2000)] + [(3000, 5)]
+    plan = Plan(lengths, 2048, seed=0, epochs=1)
+    steps = [*plan.from_step(0)]
+    assert sorted(row for batch in steps for row in batch) == list(range(2001))
+    apart = [max(lengths[row][0] for row in batch) - min(lengths[row][0] for row in batch) for batch in steps]
+    alone = batches(lengths, 2048, seed=0, epoch=0)
+    apart_alone = [max(lengths[row][0] for row in batch) - min(lengths[row][0] for row in batch) for batch in alone]
+    assert np.median(apart) > 10 * max(1.0, float(np.median(apart_alone)))
+    for batch in steps:
+        parts = passes(batch, lengths, 2048, 0)
+        computed = sum(len(part) * (max(lengths[row][0] for row in part) + 5) for part in parts)
+        assert computed <= 2048 or len(batch) == 1
+    assert len(steps) < 1.1 * len(alone)
+    assert steps != [*Plan(lengths, 2048, seed=1, epochs=1).from_step(0)]
+
+
+def test_passes_cost_the_least() -> None:
+    """No way to cut a batch into neighbours costs less; a pass is within the limit, but for a longer row alone."""
+    rng = random.Random(0)
+    for _ in range(50):
+        lengths = [(rng.randint(1, 60), rng.randint(1, 9)) for _ in range(8)]
+
+        def cost(found: list[list[int]], lengths: list[tuple[int, int]] = lengths) -> int:
+            tokens = [len(one) * sum(max(lengths[row][n] for row in one) for n in (0, 1)) for one in found]
+            fits = all(size <= 100 or len(one) == 1 for size, one in zip(tokens, found, strict=True))
+            return sum(tokens) + 20 * len(found) if fits else 9_999
+
+        every = []
+        for cuts in itertools.product((False, True), repeat=7):
+            found = [[0]]
+            for row, cut in enumerate(cuts, 1):
+                found = [*found, [row]] if cut else [*found[:-1], [*found[-1], row]]
+            every.append(found)
+        chosen = passes([*range(8)], lengths, 100, 20)
+        assert cost(chosen) == min(map(cost, every)) < 9_999
+
+
 @pytest.mark.parametrize("longest_output", [6, 60])
 def test_bucketing_pads_little(longest_output: int) -> None:
     """Rows of very different lengths are padded by less than 5 %, also where one length says nothing of the other."""
     lengths = [(5 + (n * 37) % 300, 5 + (n * 101) % longest_output) for n in range(4000)]
-    packed = [part for batch in batches(lengths, 2048, 0, 0) for part in passes(batch, lengths, 2048, 100)]
+    steps = Plan(lengths, 2048, 0, 1).from_step(0)
+    packed = [part for batch in steps for part in passes(batch, lengths, 2048, 100)]
     assert padding_share(lengths, packed) < 0.05
 
 
 # -- learning
 
 
-@pytest.mark.parametrize("make, epochs, rate", [(tiny_encoder, 10, 3e-3), (tiny_gpt2, 20, 5e-3)])
+@pytest.mark.parametrize("make, epochs, rate", [(tiny_encoder, 10, 3e-3), (tiny_gpt2, 30, 5e-3)])
 def test_it_learns(
     settings: Settings, artifacts: Artifacts, tmp_path: Path, make: Callable[[Path], Path], epochs: int, rate: float
 ) -> None:
