@@ -42,7 +42,7 @@ CHECKPOINTS_A_RUN, LEAST_CHECKPOINT_STEPS = 10, 20
 # Validation looks at so many rows or, where that is more, at 3 % of the rows trained on by all of its rounds together.
 VALIDATION_ROWS, VALIDATION_SHARE = 256, 0.03
 VALIDATION_TOKENS = 8192
-# Half of what a pass costs: no slower by more than a hundredth, and padding stays under 5 %.
+# Half of what a pass costs: a hundredth slower by that estimate, and padding stays under 5 %.
 CPU_PASS_TOKENS = 50
 # An estimate: what a GPU could compute in the time that it takes to begin a pass.
 GPU_PASS_TOKENS = 2048
