@@ -42,6 +42,8 @@ CHECKPOINTS_A_RUN, LEAST_CHECKPOINT_STEPS = 10, 20
 # Validation looks at so many rows or, where that is more, at 3 % of the rows trained on by all of its rounds together.
 VALIDATION_ROWS, VALIDATION_SHARE = 256, 0.03
 VALIDATION_TOKENS = 8192
+# Where the time is limited: after a round, so many times its seconds are trained before the next.
+TRAINED_A_ROUND = 4.0
 # Half of what a pass costs: a hundredth slower by that estimate, and padding stays under 5 %.
 CPU_PASS_TOKENS = 50
 # An estimate: what a GPU could compute in the time that it takes to begin a pass.
@@ -82,7 +84,7 @@ def fit(
         if team.rank == 0:
             checkpoints.save(progress, model, optimizer, best)
 
-    started = time.perf_counter() - progress.seconds
+    started, rests_until = time.perf_counter() - progress.seconds, 0.0
     for batch in plan.from_step(progress.step):
         if patience and progress.stale >= patience:
             break
@@ -92,12 +94,15 @@ def fit(
         progress.step += 1
         progress.seconds, stopping = _agree(team, time.perf_counter() - started, context.stopping)
         ends = progress.step == plan.steps or progress.seconds >= limit
-        stocktaking = ends or progress.step % interval == 0 or progress.seconds >= _next_round(progress, limit)
+        due = progress.seconds >= max(rests_until, _next_round(progress, limit))
+        stocktaking = ends or progress.step % interval == 0 or due
         if stocktaking or stopping or report.due(progress):
             _add_up(progress, summed, team, optimizer)
         if stocktaking:
             _take_stock(progress, student, validation, watched, progress.step / plan.epoch_steps, team)
+            began = progress.seconds
             progress.seconds, _ = _agree(team, time.perf_counter() - started, False)
+            rests_until = progress.seconds + TRAINED_A_ROUND * (progress.seconds - began)
         if stocktaking or stopping:
             save()
             if stopping:
