@@ -172,10 +172,10 @@ def _of_training(made: Any, rows: int) -> dict[str, Any]:
 
 
 def _interval(rows: np.ndarray[Any, Any]) -> list[float]:
-    """The mean in percent and its 95 % bootstrap interval."""
+    """The mean of percentages and its 95 % bootstrap interval."""
     drawn = np.random.default_rng(0).integers(0, len(rows), (2_000, len(rows)))
     low, high = np.percentile(rows[drawn].mean(axis=1), (2.5, 97.5))
-    return [round(100 * float(value), 2) for value in (rows.mean(), low, high)]
+    return [round(float(value), 2) for value in (rows.mean(), low, high)]
 
 
 if __name__ == "__main__":
