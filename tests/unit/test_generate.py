@@ -159,11 +159,13 @@ async def test_nonsense_is_an_error(settings: Settings, answer: Fault) -> None:
 
 async def test_an_invalid_answer_costs_one_request(settings: Settings) -> None:
     """An answer that cannot be used is paid, counted and made up for; the others stay."""
+    # One at a time: of several at once, more are asked for in advance where the unusable answers happen to come first.
+    one_by_one = settings.model_copy(update={"llm_concurrency": 1})
     async with ScriptedTeacher(faults=[None, NONSENSE, None, NONSENSE]) as teacher:
-        made = await _made(settings, teacher)
+        made = await _made(one_by_one, teacher)
         asked = [_wanted(body) for body in teacher.requests]
     assert (made.stop_reason, len(made.rows), made.ledger.invalid) == (StopReason.NUMBER, 30, 2)
-    assert sum(asked) <= 30 + asked[1] + asked[3] + 6
+    assert sum(asked) <= 30 + asked[1] + asked[3] + 2
 
 
 async def test_a_wrong_key(settings: Settings) -> None:
