@@ -18,6 +18,8 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from rapidfuzz.distance import LCSseq
+
 from services.generator.validity import Validity
 from services.generator.variety import candidates, far_apart
 from services.kit.dedup import NearDuplicates, same_text
@@ -31,6 +33,9 @@ _TELLING = 3
 # So many words whose pairs are all in one demonstration are no input of their own; fewer may be a name or a date. Of
 # many words nearly all pairs will do: a small LLM garbles what it copies.
 _PART_WORDS, _LONG_PART_WORDS, _PART_SHARE = 5, 12, 0.8
+# Of a demonstration so many times as long, most of the words in their order will do. One of about the same length may
+# share that many because the task has a form of words: "How many grams are there in a pound?", and in an ounce.
+_GARBLED_WORDS, _GARBLED_SHARE, _TIMES_AS_LONG = 8, 0.7, 2
 
 
 def best_output(votes: Counter[str]) -> str:
@@ -88,7 +93,8 @@ class Collection:
         self.outputs: Counter[str] = Counter()
         self._validity = Validity(shown, instruction)
         self._demonstrated = _near(demonstration.input for demonstration in shown)
-        self._shown = [frozenset(itertools.pairwise(words(demonstration.input))) for demonstration in shown]
+        self._shown = [words(demonstration.input) for demonstration in shown]
+        self._shown_pairs = [frozenset(itertools.pairwise(found)) for found in self._shown]
         self._excluded = _near(excluded)
         self._near = NearDuplicates()
         # By input (`same_text`): how often each output was given, and one way of writing the input.
@@ -147,7 +153,12 @@ class Collection:
             return False
         least = _PART_SHARE if len(found) >= _LONG_PART_WORDS else 1.0
         pairs = frozenset(itertools.pairwise(found))
-        return any(len(pairs & shown) >= least * len(pairs) for shown in self._shown)
+        if any(len(pairs & shown) >= least * len(pairs) for shown in self._shown_pairs):
+            return True
+        if len(found) < _GARBLED_WORDS:
+            return False
+        longer = (shown for shown in self._shown if len(shown) >= _TIMES_AS_LONG * len(found))
+        return any(LCSseq.similarity(found, shown) >= _GARBLED_SHARE * len(found) for shown in longer)
 
     def sample(self, rng: random.Random, number: int) -> list[Demonstration]:
         """Up to `number` examples of those taken in, far apart, each with its best output so far."""

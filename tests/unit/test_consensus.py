@@ -82,6 +82,25 @@ def test_a_part_of_a_demonstration_is_a_copy() -> None:
     assert collection.dropped(10) == {"copied_demonstration": 2}
 
 
+def test_a_garbled_part_of_a_longer_demonstration_is_a_copy() -> None:
+    """Seven of ten words in their order make no input where the demonstration is twice as long; other words may, and
+    so may the form of a demonstration of the same length."""
+    asked = "Question: The old empire held land on three continents, Africa, Asia and which other?"
+    shown = f"{asked} Context: It was a state that lasted for six centuries, and it held much of the south as well."
+    form = "How many grams of sugar are there in a cup of tea?"
+    collection = Collection([Demonstration(shown, "it"), Demonstration(form, "2")])
+    collection.add(_example("Question: The old empire held lands on 3 continents: Africa, Asia and four others.", "?"))
+    own = {
+        "How many grams of sugar are there in a bar of chocolate?",
+        "Question: The old kingdom lost its land on two islands, and which other land was left?",
+        "empire, three continents, Asia: which old land held others?",
+    }
+    for text in own:
+        collection.add(_example(text, "x"))
+    assert {row.input for row in collection.rows(10)} == own
+    assert collection.dropped(10) == {"copied_demonstration": 1}
+
+
 @pytest.mark.parametrize(
     ("example", "reason"),
     [
