@@ -1,7 +1,7 @@
 """The database of the runs: SQLite on one machine, PostgreSQL for several orchestrators.
 
     open_engine(settings)        the engine; a database that is away is Unavailable
-    connector(url)               how a connection to PostgreSQL is made, with its deadlines
+    engine_options(url)          how a connection is made: for SQLAlchemy's create_engine, ours and the engine's
     create_absent(engine, ...)   makes tables, also when several processes do so at once
 
 A PostgreSQL that is gone without a word, behind a proxy that is not, would be waited for without end. So who asks it is
@@ -27,6 +27,11 @@ from services.kit.settings import Settings
 ANSWER_S = 10.0
 # So long the server keeps the locks of one whose next word does not come.
 HELD_S = 12.0
+
+# So long another's lock on SQLite's file is waited for.
+_LOCKED_S = 30.0
+# SQLite's own copy of the file, by connection, of which there may be fifty: the system keeps one for all of them.
+_CACHE_KB = 256
 
 # The number, drawn at random, of the lock under which tables are made.
 _MAKING_TABLES = 4_120_386_551
@@ -63,8 +68,22 @@ class _Connection(psycopg.Connection[Any]):
             self._listening = False
 
 
-def connector(url: sa.URL) -> Callable[[], psycopg.Connection[Any]]:
-    """What makes a connection, for SQLAlchemy's `creator`."""
+class _FileConnection(sqlite3.Connection):
+    """One that keeps little of the file in memory."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
+
+
+def engine_options(url: sa.URL) -> dict[str, Any]:
+    """How a connection is made: options of SQLAlchemy's create_engine."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"factory": _FileConnection, "timeout": _LOCKED_S}}
+    return {"creator": _connector(url)}
+
+
+def _connector(url: sa.URL) -> Callable[[], psycopg.Connection[Any]]:
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def connect() -> psycopg.Connection[Any]:
@@ -82,16 +101,15 @@ def open_engine(settings: Settings) -> sa.Engine:
     url = sa.make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
         url = url.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(url, pool_pre_ping=True, creator=connector(url))
+        engine = sa.create_engine(url, pool_pre_ping=True, **engine_options(url))
         sa.event.listen(engine, "handle_error", _say_unreachable)
         return engine
     settings.home_folder.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, **engine_options(url))
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = "IMMEDIATE"  # a reader that turns writer could not be told apart from a deadlock
-        connection.execute("PRAGMA busy_timeout=30000")
         with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing so, and it lasts
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

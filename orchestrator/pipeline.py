@@ -27,7 +27,7 @@ from p2m.common.v1 import common_pb2
 from p2m.run.v1 import run_pb2
 
 from orchestrator import exports, improving, outcome
-from orchestrator.database import HELD_S, connector, open_engine
+from orchestrator.database import HELD_S, engine_options, open_engine
 from orchestrator.gc import databases
 from orchestrator.gc.reservations import Reservations
 from orchestrator.runs import Runs
@@ -247,12 +247,11 @@ class Pipeline:
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
         url = self._runs.engine.url
-        on_sqlite = url.get_backend_name() == "sqlite"
         DBOS(
             config={
                 "name": "p2m",
                 "system_database_url": url.render_as_string(hide_password=False),
-                "db_engine_kwargs": {} if on_sqlite else {"creator": connector(url)},
+                "db_engine_kwargs": engine_options(url),
                 "sys_db_idle_transaction_timeout_sec": HELD_S,
                 "notification_listener_polling_interval_sec": 0.05,  # for which closing waits; there is none to be had
                 "application_version": VERSION,
