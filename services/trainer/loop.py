@@ -44,7 +44,7 @@ VALIDATION_ROWS, VALIDATION_SHARE = 256, 0.03
 VALIDATION_TOKENS = 8192
 # Where the time is limited: after a round, so many times its seconds are trained before the next.
 TRAINED_A_ROUND = 4.0
-# Half of what a pass costs: a hundredth slower by that estimate, and padding stays under 5 %.
+# Half of what a pass costs or less: up to a tenth slower where a batch has few rows, and padding stays under 5 %.
 CPU_PASS_TOKENS = 50
 # An estimate: what a GPU could compute in the time that it takes to begin a pass.
 GPU_PASS_TOKENS = 2048
