@@ -101,6 +101,7 @@ class Endpoint:
         self.concurrency = Concurrency(settings.llm_concurrency)
         self.answered_at = 0.0  # monotonic; 0: never
         self.users = 0
+        self._under_way = 0
         self._looking, self._looked = asyncio.Lock(), False
         self._means = Means(self.url, self.llm, settings.openai_api_key.get_secret_value())
         self._format: Counter[str] = Counter()  # by schema: the place in FORMATS of the best form that works
@@ -166,8 +167,14 @@ class Endpoint:
 
     async def send(self, question: Question) -> Reply:
         """One answer, within a `turn`. Raises Again where a later try may succeed, else what is wrong for good."""
-        name, estimate, load = question.schema.name, self._estimate(question), self.concurrency.in_flight
-        reply, seconds = await self._in_some_format(question)
+        name, estimate = question.schema.name, self._estimate(question)
+        # Not all that have a place are at the server: some are being booked or stored.
+        self._under_way += 1
+        load = self._under_way
+        try:
+            reply, seconds = await self._in_some_format(question)
+        finally:
+            self._under_way -= 1
         self.concurrency.answered(name, seconds, load, reply.completion_tokens)
         self.answered_at = time.monotonic()
         self.rates.tokens.take(reply.prompt_tokens + reply.completion_tokens - estimate)

@@ -3,12 +3,14 @@
     <service>/journal/<request_id>/<milliseconds>-<attempt>-<number>.jsonl
 
     Entry       one answer, and what it cost
-    Journal     load: all entries of a request; append: returns once the entry is stored
+    Journal     load: all entries of a request; append: returns once the entry is stored; book, unbook: what is sent
 
 A segment is written whole and never again; its name is its attempt's own, so that two attempts cannot overwrite each
 other. Answers that come while a segment is being written go into the next one together (group commit); where they come
 one upon the other, a segment waits a moment for the next ones. Each line is `<sha256 of the rest, 16 digits> <JSON>`: a
 line that was cut or flipped is skipped with a warning, its neighbours kept.
+
+A request is booked as lost before it is sent, and its answer replaces that: what was under way at a kill stays booked.
 
 `load` merges many small segments into one: that is written first, then they are deleted. A crash between leaves lines
 twice, which is no harm: each bears a name of its own, and counts once. Damaged segments are left for a person to see.
@@ -17,6 +19,7 @@ twice, which is no harm: each bears a name of its own, and counts once. Damaged 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -41,13 +44,17 @@ _MANY, _SMALL_BYTES, _MERGED_BYTES = 32, 1 << 20, 8 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """What came of one request for `key`: a `value`, or why it is `invalid`, or nothing that arrived (`lost`)."""
+    """What came of one request for `key`: a `value`, or why it is `invalid`, or nothing that arrived (`lost`).
+
+    `replaces` is the name of what was booked before the request was sent, and is not so any more.
+    """
 
     key: str
     value: Any = None
     invalid: str = ""
     lost: bool = False
     cost: Ledger = field(default_factory=Ledger)
+    replaces: str = ""
 
 
 class Journal:
@@ -59,6 +66,7 @@ class Journal:
         self._attempt = f"{time.time_ns() // 1_000_000:013d}-{uuid.uuid4().hex[:12]}"
         self._segments = self._lines = 0
         self._appended_at = 0.0
+        self._awaited = asyncio.Event()
         self._pending: list[tuple[str, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -68,7 +76,7 @@ class Journal:
         return self._writer is not None and not self._writer.done()
 
     async def load(self) -> list[Entry]:
-        """All stored entries, the oldest attempt's first. Errors are those of the store."""
+        """All stored entries that none replaces, the oldest attempt's first. Errors are those of the store."""
         return await asyncio.to_thread(self.read)
 
     def read(self) -> list[Entry]:
@@ -80,14 +88,38 @@ class Journal:
 
         The entry is written even where nobody awaits the future.
         """
+        return self._append(entry)[1]
+
+    async def book(self, key: str, cost: Ledger) -> str:
+        """Stores that a request is about to be sent, which is lost until an entry replaces what is named here.
+
+        Raises the store's errors, and then the request must not be sent: its answer could not be stored either.
+        """
+        name, stored = self._append(Entry(key, lost=True, cost=cost))
+        # A request is waiting for it.
+        self._awaited.set()
+        try:
+            await stored
+        except BaseException:
+            self.unbook(key, name)
+            raise
+        return name
+
+    def unbook(self, key: str, name: str) -> None:
+        """Takes back what was booked: the request was not sent, or will not be charged."""
+        self.append(Entry(key, lost=True, replaces=name))
+
+    def _append(self, entry: Entry) -> tuple[str, asyncio.Future[None]]:
         stored = asyncio.get_running_loop().create_future()
         self._lines += 1
-        self._pending.append((_line(entry, f"{self._attempt}-{self._lines}"), stored))
+        name = f"{self._attempt}-{self._lines}"
+        self._pending.append((_line(entry, name), stored))
         now = time.monotonic()
         if not self.busy:
+            self._awaited.clear()
             self._writer = asyncio.create_task(self._write(_LINGER_S if now - self._appended_at < _DENSE_S else 0.0))
         self._appended_at = now
-        return stored
+        return name, stored
 
     async def flush(self) -> None:
         """Returns when all that was appended is stored, or could not be."""
@@ -95,7 +127,8 @@ class Journal:
             await asyncio.shield(self._writer)
 
     async def _write(self, linger_s: float) -> None:
-        await asyncio.sleep(linger_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awaited.wait(), linger_s)
         while self._pending:
             batch, self._pending = self._pending, []
             key = f"{self._prefix}{self._attempt}-{self._segments:06d}.jsonl"
@@ -125,8 +158,10 @@ def _load(store: Store, prefix: str) -> list[Entry]:
         _merge(store, [one for one in segments if not one.damaged and one.size < _SMALL_BYTES])
     except P2MError as error:  # the answers are there; merging them can wait
         log.warning("The small segments of %s could not be merged: %s", prefix, error.message)
-    lines = dict.fromkeys(line for segment in segments for line in segment.lines)
-    return [_entry(line) for line in lines]
+    # By name: where a merge was cut off, a line is there twice.
+    entries = dict(_entry(line) for segment in segments for line in segment.lines)
+    replaced = {entry.replaces for entry in entries.values()}
+    return [entry for name, entry in entries.items() if name not in replaced]
 
 
 def _segments(store: Store, prefix: str) -> list[_Segment]:
@@ -181,10 +216,11 @@ def _line(entry: Entry, name: str) -> str:
     return f"{_digest(text.encode())} {text}\n"
 
 
-def _entry(line: bytes) -> Entry:
+def _entry(line: bytes) -> tuple[str, Entry]:
+    """The line's name and what it holds."""
     plain = json.loads(line.partition(b" ")[2])
-    plain.pop("line", None)
-    return Entry(**(plain | {"cost": Ledger(**plain["cost"])}))
+    name = plain.pop("line")
+    return name, Entry(**(plain | {"cost": Ledger(**plain["cost"])}))
 
 
 def _digest(data: bytes) -> str:

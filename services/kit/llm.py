@@ -9,8 +9,8 @@
     session = teacher.session("my-run/generate", Allowance(requests=100))
     value = await session.ask(Ask("batch-0", messages, schema))
 
-An answer is paid for from the allowance (`budget`), asked for within the server's limits (`endpoint`, `limits`), stored
-(`journal`), and only then used. The same key in the same request gives the stored answer.
+An answer is paid for from the allowance (`budget`), asked for within the server's limits (`endpoint`, `limits`), booked
+before that and stored (`journal`), and only then used. The same key in the same request gives the stored answer.
 """
 
 from __future__ import annotations
@@ -274,18 +274,22 @@ class Session:
         try:
             await self._rates.enter(lambda: prompt_tokens + ask.max_tokens)
             async with endpoint.turn(ask):
+                # What a kill leaves under way is booked already, so that no budget is passed by way of a restart.
+                booked = await self._journal.book(ask.key, reserved)
                 with telemetry.asking(self._teacher.service, self._teacher.name) as asked:
                     try:
                         reply = await endpoint.send(ask)
-                    except (Again, asyncio.CancelledError) as error:
-                        if isinstance(error, Again):
-                            asked.failed(error.error.code, error.kind)
-                        if not isinstance(error, Again) or error.may_be_paid:
+                    except BaseException as error:
+                        again = error if isinstance(error, Again) else None
+                        if again:
+                            asked.failed(again.error.code, again.kind)
+                        if isinstance(error, asyncio.CancelledError) or (again and again.may_be_paid):
                             # The server may charge for all that it wrote until it learned that nobody listens.
                             spent = reserved
-                            self._journal.append(Entry(ask.key, lost=True, cost=spent))
+                        else:
+                            self._journal.unbook(ask.key, booked)
                         raise
-                    entry = self._judge(ask, endpoint, reply)
+                    entry = replace(self._judge(ask, endpoint, reply), replaces=booked)
                     spent = entry.cost
                     asked.answered(spent)
                 # The place is kept until the answer is stored: a crash then loses no more than places.

@@ -55,6 +55,40 @@ async def test_an_entry_is_stored_when_its_future_is_done(artifacts):
     assert b'"key": "a"' in artifacts.store.get(segments(artifacts)[0])
 
 
+async def test_what_was_booked_stays_until_it_is_replaced(artifacts):
+    """A request that was booked and never answered is lost, at its cost; one that was answered or taken back is not."""
+    journal = Journal(artifacts, "run")
+    names = {key: await journal.book(key, Ledger(1, 10, 90)) for key in "abc"}
+    answer = Entry("a", "yes", cost=Ledger(1, 10, 4), replaces=names["a"])
+    await journal.append(answer)
+    journal.unbook("b", names["b"])
+    await journal.flush()
+    under_way = Entry("c", lost=True, cost=Ledger(1, 10, 90))
+    assert await Journal(artifacts, "run").load() == [under_way, answer, Entry("b", lost=True, replaces=names["b"])]
+
+
+async def test_what_could_not_be_booked_is_taken_back(artifacts):
+    """Cancelled while it was being stored, the request is not sent: it costs nothing."""
+    journal = Journal(Artifacts(SlowStore(artifacts.store, 0.2), "tests"), "run")
+    booking = asyncio.create_task(journal.book("a", Ledger(1, 10, 90)))
+    await asyncio.sleep(0.05)
+    booking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await booking
+    await journal.flush()
+    assert sum((entry.cost.requests for entry in await Journal(artifacts, "run").load()), 0) == 0
+
+
+async def test_a_request_does_not_wait_for_company(artifacts, monkeypatch):
+    """Answers wait a moment for each other, to be stored together; a request that is to be sent does not."""
+    monkeypatch.setattr("services.kit.journal._LINGER_S", 60.0)
+    journal = Journal(artifacts, "run")
+    await journal.append(Entry("a"))
+    late = journal.append(Entry("b"))
+    await asyncio.wait_for(journal.book("c", Ledger(1)), 5.0)
+    assert late.done()
+
+
 async def test_many_at_once_share_a_write(artifacts):
     """200 concurrent answers need a handful of object writes, and each waits for its own."""
     store = SlowStore(artifacts.store, 0.02)

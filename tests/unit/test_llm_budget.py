@@ -8,6 +8,7 @@ import pytest
 
 from services.kit.errors import (
     BudgetExhausted,
+    DiskFull,
     FailedPrecondition,
 )
 from services.kit.prices import price_of
@@ -132,6 +133,62 @@ async def test_a_lost_answer_is_booked_as_paid(open_teacher):
         again = open_teacher(server).session("run", Allowance())
         await again.replay()
         assert again.ledger.requests == 3
+
+
+async def test_what_a_kill_leaves_under_way_is_booked(open_teacher):
+    """A process that is gone while three are under way has spent them: the next one's allowance is short of them."""
+    async with ScriptedTeacher(latency=30.0) as server:
+        session = open_teacher(server).session("run", Allowance(requests=5))
+        under_way = [asyncio.create_task(session.ask(ask(key, max_tokens=50))) for key in "abc"]
+        while server.count["requests"] < 3:
+            await asyncio.sleep(0.01)
+        # What is stored at this moment is all that another process would find.
+        async with ScriptedTeacher() as well:
+            after = open_teacher(well).session("run", Allowance(requests=5))
+            await after.replay()
+            booked = after.ledger
+            assert (booked.requests, booked.completion_tokens) == (3, 150)
+            await after.ask(ask("a"))
+            await after.ask(ask("b"))
+            with pytest.raises(BudgetExhausted):
+                await after.ask(ask("c"))
+            assert well.count["requests"] == 2
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+@pytest.mark.parametrize("fault", [BUSY, OVERLOADED], ids=["busy", "overloaded"])
+async def test_what_was_refused_is_not_booked(open_teacher, fault):
+    """A request that the server turned away costs nothing, also for who reads the journal afterwards."""
+    async with ScriptedTeacher(faults=[None, fault, None]) as server:
+        teacher = open_teacher(server)
+        session = teacher.session("run", Allowance())
+        await session.ask(ask("a"))
+        await session.ask(ask("b"))
+        await teacher.close()
+        again = open_teacher(server).session("run", Allowance())
+        await again.replay()
+        assert server.count["requests"] == 3
+        assert again.ledger.requests == session.ledger.requests == 2
+        assert again.ledger.completion_tokens == session.ledger.completion_tokens
+
+
+async def test_nothing_is_sent_that_cannot_be_booked(open_teacher, monkeypatch):
+    """On a full disk no request is sent: its answer would be paid for, and lost."""
+    async with ScriptedTeacher() as server:
+        teacher = open_teacher(server)
+        session = teacher.session("run", Allowance())
+        await session.ask(ask("a"))
+
+        def full(key: str, data: bytes) -> None:
+            raise DiskFull("no room")
+
+        monkeypatch.setattr(teacher._artifacts.store, "put", full)
+        with pytest.raises(DiskFull):
+            await session.ask(ask("b"))
+        assert server.count["requests"] == 1
+        assert session.ledger.requests == 1
 
 
 def test_prices(settings, tmp_path):
