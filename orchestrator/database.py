@@ -1,6 +1,6 @@
 """The database of the runs: SQLite on one machine, PostgreSQL for several orchestrators.
 
-    open_engine(settings)        the engine; a database that is away is Unavailable
+    open_engine(settings)        the engine; a database that is away is Unavailable, a damaged file FailedPrecondition
     engine_options(url)          how a connection is made: for SQLAlchemy's create_engine, ours and the engine's
     create_absent(engine, ...)   makes tables, also when several processes do so at once
 
@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from services.kit.errors import Unavailable
+from services.kit.errors import DiskFull, FailedPrecondition, Unavailable
 from services.kit.settings import Settings
 
 ANSWER_S = 10.0
@@ -106,6 +106,7 @@ def open_engine(settings: Settings) -> sa.Engine:
         return engine
     settings.home_folder.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, **engine_options(url))
+    sa.event.listen(engine, "handle_error", _say_unusable)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -137,3 +138,25 @@ def _say_unreachable(context: sa.engine.ExceptionContext) -> None:
         raise Unavailable(
             "DATABASE_UNREACHABLE", f"The database is out of reach ({cause}). See that it runs (P2M_DATABASE)."
         ) from context.original_exception
+
+
+def _say_unusable(context: sa.engine.ExceptionContext) -> None:
+    """What is wrong with the file, and what can be done."""
+    cause, engine = context.original_exception, context.engine
+    file = engine.url.database if engine else ""
+    # Its lowest byte is the kind of error, the rest says more of it.
+    match getattr(cause, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            raise FailedPrecondition(
+                "DATABASE_DAMAGED",
+                f"{file} is no database, or is damaged ({cause}). Put a copy of it back, or move it away: no run is"
+                " then listed any more, and one that is given again, with its name, finds what it made in the store.",
+            ) from cause
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
+            raise FailedPrecondition(
+                "DATABASE_NOT_WRITABLE",
+                f"{file} cannot be opened and written ({cause}). See to the rights of this file and of its folder, or"
+                " name another (P2M_DATABASE, P2M_HOME).",
+            ) from cause
+        case sqlite3.SQLITE_FULL:
+            raise DiskFull(f"No space is left for {file}. Make room and run the same command again.") from cause
