@@ -37,13 +37,15 @@ ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass
 class Progress:
-    """How far a training is: all of its state but tensors. `stale` counts validations without improvement."""
+    """How far a training is: all of its state but tensors. `stale` counts validations without improvement, `watched`
+    the rows that each of them looks at (0: not known yet)."""
 
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
     best_exact_match: float = 0.0
     stale: int = 0
+    watched: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_tokens: int = 0

@@ -42,8 +42,9 @@ CHECKPOINTS_A_RUN, LEAST_CHECKPOINT_STEPS = 10, 20
 # Validation looks at so many rows or, where that is more, at 3 % of the rows trained on by all of its rounds together.
 VALIDATION_ROWS, VALIDATION_SHARE = 256, 0.03
 VALIDATION_TOKENS = 8192
-# Where the time is limited: after a round, so many times its seconds are trained before the next.
-TRAINED_A_ROUND = 4.0
+# Where the time is limited: a round takes about this share of it, or less; after it, so many times its seconds are
+# trained before the next. A row is thought to take a third of what it takes in training.
+ROUND_SHARE, TRAINED_A_ROUND, LEAST_ROUND_ROWS = 0.05, 4.0, 32
 # Half of what a pass costs or less: up to a tenth slower where a batch has few rows, and padding stays under 5 %.
 CPU_PASS_TOKENS = 50
 # An estimate: what a GPU could compute in the time that it takes to begin a pass.
@@ -99,7 +100,10 @@ def fit(
         if stocktaking or stopping or report.due(progress):
             _add_up(progress, summed, team, optimizer)
         if stocktaking:
-            _take_stock(progress, student, validation, watched, progress.step / plan.epoch_steps, team)
+            if not progress.watched:
+                progress.watched = min(len(watched), _affordable(progress, limit, asked, validation))
+            rows = watched[: progress.watched]
+            _take_stock(progress, student, validation, rows, progress.step / plan.epoch_steps, team)
             began = progress.seconds
             progress.seconds, _ = _agree(team, time.perf_counter() - started, False)
             rests_until = progress.seconds + TRAINED_A_ROUND * (progress.seconds - began)
@@ -201,10 +205,20 @@ def prepare_torch(threads: int) -> None:
 
 
 def sample(rows: int, plan: Plan, trained_rows: int, seed: int) -> list[int]:
-    """The validation rows that are looked at: a few hundred, or as many as take little of the training's time."""
+    """The validation rows that are looked at, in no order: a few hundred, or as many as take little of the training's
+    time. Where that is short, only the first of them are."""
     trained = trained_rows * plan.steps / max(1, plan.epoch_steps)
     most = max(VALIDATION_ROWS, round(VALIDATION_SHARE * trained))
-    return sorted(random.Random(seed).sample(range(rows), min(rows, most)))
+    return random.Random(seed).sample(range(rows), min(rows, most))
+
+
+def _affordable(progress: Progress, limit: float, asked: HyperParameters, validation: Tokens) -> int:
+    """How many rows a round can look at in its share of the time, by how long the steps took so far."""
+    if limit == math.inf or not len(validation):
+        return len(validation)
+    seconds_a_token = progress.seconds / (progress.step * (asked.batch_tokens or BATCH_TOKENS)) / 3
+    a_row = seconds_a_token * float(validation.lengths.sum(axis=1).mean())
+    return max(LEAST_ROUND_ROWS, int(ROUND_SHARE * limit / a_row))
 
 
 def validate(student: Student, tokens: Tokens, rows: Sequence[int], team: Team) -> tuple[float, float] | None:

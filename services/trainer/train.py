@@ -33,7 +33,7 @@ from services.trainer import adapters, labels, parallel, pretrained
 from services.trainer.batches import padding_share
 from services.trainer.calls import HyperParameters, SearchRequest, TrainRequest, TrainResult
 from services.trainer.checkpoint import Checkpoints, Progress
-from services.trainer.loop import fit, in_passes, plan_of, prepare_torch, sample
+from services.trainer.loop import fit, in_passes, plan_of, prepare_torch
 from services.trainer.parallel import Team
 from services.trainer.pretrained import Student
 from services.trainer.tokens import Tokens, tokenise
@@ -204,11 +204,10 @@ def _notes_on_training(tokens: Tokens, validation: Tokens, request: TrainRequest
         notes.append(
             f"Training ended after {progress.step / plan.epoch_steps:.1f} epochs, since {_cause(asked, progress)}."
         )
-    watched = len(sample(len(validation), plan, len(tokens), request.seed))
-    if not watched:
+    if not len(validation):
         notes.append("There was no validation split: the last weights were kept.")
-    elif watched < len(validation):
-        notes.append(f"The best weights were found with {watched:,} of the {len(validation):,} validation rows.")
+    elif progress.watched < len(validation):
+        notes.append(f"The best weights were found with {progress.watched:,} of {len(validation):,} validation rows.")
     return notes
 
 

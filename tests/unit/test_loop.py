@@ -189,6 +189,35 @@ def test_slow_validation_leaves_the_time_to_training(tmp_path: Path, monkeypatch
     assert len(result.history) == len(rounds)
 
 
+@pytest.mark.parametrize(("limit", "step_s", "number"), [(2.0, 0.2, loop.LEAST_ROUND_ROWS), (600.0, 0.0, 200)])
+def test_rounds_are_as_small_as_the_time_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, step_s: float, number: int
+) -> None:
+    """With slow steps and little time a round looks at few rows, the same ones in each; the result says how many."""
+    looked: list[list[int]] = []
+    take = loop.step
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(step_s)
+        return take(*arguments)
+
+    def validate(student: Any, tokens: Any, rows: Any, team: Any) -> tuple[float, float]:
+        looked.append(list(rows))
+        return 1.0, 0.0
+
+    monkeypatch.setattr(loop, "step", slow)
+    monkeypatch.setattr(loop, "validate", validate)
+    settings = _settings(tmp_path)
+    artifacts = Artifacts.open(settings, "tests")
+    asked = HyperParameters(epochs=5, batch_tokens=256, max_seconds=limit, patience=0)
+    rows, held_out = artifacts.put_rows(copy_rows(60)), artifacts.put_rows(copy_rows(200))
+    model = f"folder:{tiny_encoder(tmp_path / 'model')}"
+    result = train(TrainRequest("run/train", rows, held_out, SPEC, model, asked, 0), _Context(settings))
+    assert {tuple(one) for one in looked} == {tuple(looked[0])}
+    assert len(set(looked[0])) == len(looked[0]) == number
+    assert any(f"found with {number} of 200" in note for note in result.notes) == (number < 200)
+
+
 # -- the best weights
 
 
