@@ -44,6 +44,10 @@ from services.kit.wire import from_json, to_json
 
 log = logging.getLogger(__name__)
 
+# The engine's threads are the whole process's. Without a bound each call that finds none idle starts another: three
+# hundred in a burst of runs, and each keeps some of the memory that it once used.
+_THREADS = 64
+
 # Part of every recorded workflow: raise it when the steps or their order change.
 VERSION = "2"
 
@@ -256,6 +260,7 @@ class Pipeline:
                 "notification_listener_polling_interval_sec": 0.05,  # for which closing waits; there is none to be had
                 "application_version": VERSION,
                 "executor_id": self._runs.executor,
+                "max_executor_threads": _THREADS,
                 "serializer": DBOSPortableJSON,
                 "log_level": "ERROR",
             }

@@ -9,7 +9,7 @@ tokens with its padding, and the batches are shuffled again. The order is a pure
 resumed training goes on in it.
 
 A step of nothing but short rows, and then one of nothing but long ones, learns less than two that are mixed. So a
-step's batch is glued of parts, rows alike in each, which go through the model one after the other (`passes`).
+large batch is glued of parts, rows alike in each, which go through the model one after the other (`passes`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import numpy.typing as npt
 _POOL_ROWS = 4096
 # How much a band's rows differ in what they write, as a logarithm: the one that pads least is taken.
 _BANDS = (100.0, 1.4, 0.7, 0.4, 0.2, 0.1)
-# Of a step: more mix better and pad more.
-_PARTS = 2
+# Of a step: more mix better and pad more. Each is a pass, which costs as much as a hundred tokens: a part has ten times
+# as many.
+_PARTS, _PART_TOKENS = 2, 1024
 # The limit of batches that are limited by their rows.
 ANY_TOKENS = 1 << 60
 _NEVER = np.iinfo(np.int64).max
@@ -75,7 +76,8 @@ class Plan:
     """
 
     def __init__(self, lengths: Lengths, batch_tokens: int, seed: int, epochs: float, max_rows: int = 1 << 30) -> None:
-        self._make = partial(batches, lengths, batch_tokens, seed, max_rows=max_rows, parts=_PARTS)
+        parts = max(1, min(_PARTS, batch_tokens // _PART_TOKENS))
+        self._make = partial(batches, lengths, batch_tokens, seed, max_rows=max_rows, parts=parts)
         self._first = self._make(0)
         self.epoch_steps = len(self._first)
         self.steps = max(1, round(self.epoch_steps * epochs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from bench.idle import IdleTrainer, idle
 from orchestrator.client import RunClient
 from orchestrator.local import hosted
+from orchestrator.runs import Runs
 from orchestrator.service import identity
 from services.kit.errors import (
     AlreadyExists,
@@ -46,6 +48,26 @@ def raising(error: P2MError, times: int = 1_000_000) -> Any:
 
 async def forever(_: Any) -> None:
     await asyncio.sleep(3600)
+
+
+async def test_a_burst_of_calls_does_not_fill_the_process_with_threads(
+    idle_runs: IdleRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two hundred calls at once some wait for a thread; all are answered."""
+    look = Runs.get
+
+    def slow(runs: Runs, name: str) -> run_pb2.Run:
+        time.sleep(0.1)
+        return look(runs, name)
+
+    monkeypatch.setattr(Runs, "get", slow)
+    async with idle_runs() as stack:
+        await stack.client.start("colours", PROMPT, OPTIONS)
+        before = threading.active_count()
+        answers = await asyncio.gather(*(stack.client.get("colours") for _ in range(200)))
+        assert {run.name for run in answers} == {"colours"}
+        assert threading.active_count() - before <= 64
+        await finished(stack.client, "colours")
 
 
 async def test_a_run_leaves_a_result_and_every_stage_done(idle_runs: IdleRuns) -> None:

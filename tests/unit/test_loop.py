@@ -72,6 +72,19 @@ def test_a_plan_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sorted(row for batch in whole[: plan.epoch_steps] for row in batch) == list(range(300))
 
 
+def test_large_batches_are_mixed_and_small_ones_are_alike() -> None:
+    """A step of many tokens has rows of unlike length; where another pass would cost too much of it, it has none."""
+    lengths = [(10, 2)] * 4000 + [(100, 2)] * 400
+    shares = []
+    for batch_tokens in (768, 4096):
+        steps = list(Plan(lengths, batch_tokens, 0, 1).from_step(0))
+        mixed = sum(len({lengths[row] for row in batch}) > 1 for batch in steps)
+        shares.append(mixed / len(steps))
+    small, large = shares
+    assert small < 0.05
+    assert large > 0.3
+
+
 def test_passes_trade_padding_for_passes() -> None:
     """Parts are as many as pay: one where passes are dear, more where padding costs more, none over the limit."""
     lengths = [(10, 2)] * 6 + [(100, 2)] * 2 + [(100, 90)]
