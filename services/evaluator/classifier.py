@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.evaluator.products import many_rows
 from services.kit import encoding
 from services.kit.values import PromptSpec
 
@@ -52,7 +53,7 @@ class Classifier:
             pad = self.tokenizer.pad_token_id
             ids = torch.tensor([row + [pad] * (width - len(row)) for row in read], device=self.device)
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in read], device=self.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), many_rows():
                 picked = self.model(input_ids=ids, attention_mask=mask).logits.argmax(-1).tolist()
             for number, label in zip(chosen, picked, strict=True):
                 outputs[number] = self.labels[label]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.evaluator.products import few_rows
+
 # Taking rows out copies the cache of the others, so it waits until it is worth that.
 _SHARE_FINISHED = 0.25
 
@@ -56,7 +58,8 @@ def greedy(
         inputs = model.prepare_inputs_for_generation(
             input_ids[going], next_sequence_length=1 if carried["use_cache"] else None, **carried
         )
-        outputs = model(**inputs, return_dict=True)
+        with few_rows():
+            outputs = model(**inputs, return_dict=True)
 
 
 def _can_narrow(carried: dict[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from services.evaluator.classifier import Classifier
 from services.evaluator.exported import Exported, is_exported
 from services.evaluator.greedy import greedy
+from services.evaluator.products import many_rows
 from services.kit import encoding
 from services.kit.errors import FailedPrecondition, P2MError
 from services.kit.settings import Settings
@@ -174,7 +175,7 @@ class Model:
         tokens = [pad + row if self.decoder_only else row + pad for pad, row in zip(padding, rows, strict=True)]
         read = [[0] * len(pad) + [1] * len(row) for pad, row in zip(padding, rows, strict=True)]
         mask = torch.tensor(read if self.decoder_only else [row[::-1] for row in read], device=self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), many_rows():
             written: Any = self.model.generate(
                 input_ids=torch.tensor(tokens, device=self.device), attention_mask=mask, pad_token_id=self.pad,
                 custom_generate=greedy,

@@ -92,6 +92,27 @@ def test_a_decoder_answers_as_transformers_alone_does(gpt2: Path, settings: Sett
     assert len(set(wanted)) > 1
 
 
+@pytest.mark.parametrize(("able", "read"), [({"amx_tile": False}, "bf16"), ({"amx_tile": True}, "ieee"), ({}, "ieee")])
+def test_inputs_are_read_by_the_faster_library_where_it_does_not_round(
+    t5: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], read: str
+) -> None:
+    """oneDNN multiplies where inputs are read and the processor would not round; each token is written by the other."""
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    model = predict.Model(t5, settings)
+    seen: dict[str, list[str]] = {"encoder": [], "decoder": []}
+    for name, calls in seen.items():
+        part = getattr(model.model, name)
+        part.register_forward_pre_hook(lambda *_, calls=calls: calls.append(products.fp32_precision))
+    model.answer(SPEC, INPUTS[:4])
+    assert seen["encoder"] == [read]
+    assert (seen["decoder"][0], set(seen["decoder"][1:])) == (read, {"ieee"})
+    assert products.fp32_precision == before
+
+
 def test_an_input_that_is_too_long_is_cut_and_answered(t5: Path, gpt2: Path, settings: Settings) -> None:
     """Ten thousand words, and nothing at all, get an answer each; the prompt leaves a decoder room to write."""
     for folder in (t5, gpt2):
