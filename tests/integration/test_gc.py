@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
 from p2m.run.v1 import run_pb2
@@ -15,9 +16,21 @@ from services.kit.errors import FailedPrecondition, NotFound, P2MError
 from services.kit.settings import Settings
 from services.kit.values import Artifact
 from tests.integration.conftest import PROMPT, IdleRuns, finished
+from tests.support.postgres import postgres
 
 OPTIONS = run_pb2.RunOptions(number=4)
 AT_ONCE = "0"
+DATABASES = pytest.mark.parametrize("idle_settings", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def idle_settings(idle_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    """With the runs in SQLite, unless a test asks for PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield idle_settings
+        return
+    with postgres() as server:
+        yield idle_settings.model_copy(update={"database": server.url})
 
 
 def remove(settings: Settings, **wanted: object) -> dict[str, object]:
@@ -47,6 +60,7 @@ def whole(store: Store, run: run_pb2.Run) -> None:
         artifacts.read_bytes(Artifact(f"{run.result.uri.rpartition('/')[0]}/{file['sha256']}", file["sha256"]))
 
 
+@DATABASES
 async def test_nothing_that_a_run_uses_is_removed(idle_runs: IdleRuns, idle_settings: Settings) -> None:
     """After a sweep without a grace every run has its whole result, and its records; only strangers' blobs are gone."""
     runs = await run_twice(idle_runs)
@@ -76,6 +90,7 @@ async def test_what_is_unnamed_waits_for_its_grace(idle_runs: IdleRuns, idle_set
     assert not path.exists()
 
 
+@DATABASES
 async def test_a_run_is_removed_with_its_traces(idle_runs: IdleRuns, idle_settings: Settings) -> None:
     """`--run` leaves nothing of the run in store or database; the other run is whole; the name can be used anew."""
     one, two = await run_twice(idle_runs)
