@@ -114,7 +114,8 @@ async def _without(step: Step, kind: str, names: list[str], evaluated: Mapping[s
     compared = next(plain(one) for one in measured.comparisons if one.metric == METRIC)
     less = compared["difference"]
     return {
-        "difference": {"value": -less["value"], "low": -less["high"], "high": -less["low"]},
+        # Not -x, which makes -0.0 of 0.
+        "difference": {"value": 0.0 - less["value"], "low": 0.0 - less["high"], "high": 0.0 - less["low"]},
         "test_rows": compared["rows"],
         "seconds": trained.seconds,
     }

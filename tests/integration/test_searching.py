@@ -90,6 +90,8 @@ def services(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return
         asked.append(request)
         difference = evaluator_pb2.Estimate(value=-8, low=-12, high=-4)
+        if request.name == "without_generated":
+            difference = evaluator_pb2.Estimate(value=0, low=-4, high=4)
         compared = evaluator_pb2.Comparison(against="student", metric="exact_match", difference=difference, rows=50)
         result = evaluator_pb2.MeasureResult(comparisons=[compared])
         async for event in self.stream(request, evaluator_pb2.MeasureResponse, result):
@@ -188,6 +190,7 @@ async def test_each_source_is_left_out_once(idle_runs: IdleRuns, services: list[
     assert found["sources"][0]["difference"] == {"value": 8, "low": 4, "high": 12}
     page = render(record)
     assert "What each source contributed" in page and "+8.0" in page
+    assert "generated: +0.0 points" in page and "-0.0" not in page
 
 
 async def test_the_time_leaves_sources_out(idle_runs: IdleRuns, services: list[Any]) -> None:
