@@ -217,9 +217,9 @@ def _line(entry: Entry, name: str) -> str:
 
 
 def _entry(line: bytes) -> tuple[str, Entry]:
-    """The line's name and what it holds."""
+    """The line's name and what it holds. Lines of the first versions have no name: such a line is its own."""
     plain = json.loads(line.partition(b" ")[2])
-    name = plain.pop("line")
+    name = plain.pop("line", line.decode())
     return name, Entry(**(plain | {"cost": Ledger(**plain["cost"])}))
 
 

@@ -29,7 +29,7 @@ from services.kit.artifacts import Artifacts
 from services.kit.budget import Budget
 from services.kit.concurrency import Concurrency
 from services.kit.endpoint import Endpoint, Message, Reply, base_url, release, shared
-from services.kit.errors import FailedPrecondition, InvalidArgument
+from services.kit.errors import FailedPrecondition, InvalidArgument, P2MError
 from services.kit.journal import Entry, Journal
 from services.kit.limits import Rates
 from services.kit.prices import Price, price_of
@@ -280,14 +280,13 @@ class Session:
                     try:
                         reply = await endpoint.send(ask)
                     except BaseException as error:
-                        again = error if isinstance(error, Again) else None
-                        if again:
-                            asked.failed(again.error.code, again.kind)
-                        if isinstance(error, asyncio.CancelledError) or (again and again.may_be_paid):
+                        if isinstance(error, Again):
+                            asked.failed(error.error.code, error.kind)
+                        if isinstance(error, P2MError) or (isinstance(error, Again) and not error.may_be_paid):
+                            self._journal.unbook(ask.key, booked)
+                        else:
                             # The server may charge for all that it wrote until it learned that nobody listens.
                             spent = reserved
-                        else:
-                            self._journal.unbook(ask.key, booked)
                         raise
                     entry = replace(self._judge(ask, endpoint, reply), replaces=booked)
                     spent = entry.cost

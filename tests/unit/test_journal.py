@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -65,6 +68,18 @@ async def test_what_was_booked_stays_until_it_is_replaced(artifacts):
     await journal.flush()
     under_way = Entry("c", lost=True, cost=Ledger(1, 10, 90))
     assert await Journal(artifacts, "run").load() == [under_way, answer, Entry("b", lost=True, replaces=names["b"])]
+
+
+async def test_lines_without_a_name_are_read(artifacts):
+    """The first versions gave lines no name: what was paid then is still there, each answer once."""
+    lines = []
+    for key in ("a", "b"):
+        text = json.dumps({"key": key, "value": key, "invalid": "", "lost": False, "cost": asdict(Ledger(1, 2))})
+        lines.append(f"{hashlib.sha256(text.encode()).hexdigest()[:16]} {text}\n")
+    artifacts.store.put("tests/journal/run/1.jsonl", "".join(lines).encode())
+    artifacts.store.put("tests/journal/run/2.jsonl", lines[0].encode())
+    entries = [Entry("a", "a", cost=Ledger(1, 2)), Entry("b", "b", cost=Ledger(1, 2))]
+    assert await Journal(artifacts, "run").load() == entries
 
 
 async def test_what_could_not_be_booked_is_taken_back(artifacts):

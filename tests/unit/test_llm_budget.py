@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from services.kit.endpoint import Endpoint
 from services.kit.errors import (
     BudgetExhausted,
     DiskFull,
     FailedPrecondition,
+    Unauthenticated,
 )
 from services.kit.prices import price_of
 from services.kit.values import Allowance
@@ -172,6 +174,25 @@ async def test_what_was_refused_is_not_booked(open_teacher, fault):
         assert server.count["requests"] == 3
         assert again.ledger.requests == session.ledger.requests == 2
         assert again.ledger.completion_tokens == session.ledger.completion_tokens
+
+
+@pytest.mark.parametrize(("error", "spent"), [(RuntimeError("a bug"), 1), (Unauthenticated("WRONG_KEY", "no"), 0)])
+async def test_what_ends_in_an_unforeseen_way_stays_booked(open_teacher, monkeypatch, error, spent):
+    """An error that nobody foresaw says nothing of what was charged; a server that refuses the key charges nothing."""
+    async with ScriptedTeacher() as server:
+        teacher = open_teacher(server)
+        session = teacher.session("run", Allowance())
+
+        async def fail(self, question):
+            raise error
+
+        monkeypatch.setattr(Endpoint, "send", fail)
+        with pytest.raises(type(error)):
+            await session.ask(ask("a"))
+        await teacher.close()
+        again = open_teacher(server).session("run", Allowance())
+        await again.replay()
+        assert again.ledger.requests == session.ledger.requests == spent
 
 
 async def test_nothing_is_sent_that_cannot_be_booked(open_teacher, monkeypatch):
