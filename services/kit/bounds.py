@@ -111,7 +111,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "max_input_tokens": Number(0, 1_000_000), "max_output_tokens": Number(0, 1_000_000),
         "checkpoint_steps": Number(0, 1_000_000_000), "patience": Number(0, 1_000_000_000),
         "max_seconds": Number(0, 1e9), "head": Text(40), "micro_batch_tokens": Number(0, 10_000_000),
-        "label_smoothing": Number(0, 1),
+        "label_smoothing": Number(0, 1), "replaced_share": Number(0, 1),
     },
     "p2m.trainer.v1.TrainRequest": {"request_id": _ID, "model": _NAME, "seed": _SEED, "leave_out": Items(1_000, 1_000)},
     "p2m.trainer.v1.ExportRequest": {"request_id": _ID},

@@ -133,6 +133,7 @@ class HyperParameters:
     qlora: bool | None = None
     micro_batch_tokens: int | None = None
     label_smoothing: float | None = None
+    replaced_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from services.trainer.checkpoint import Keeper, Progress, load_weights
 from services.trainer.losses import OutputLoss
 from services.trainer.parallel import Team
 from services.trainer.pretrained import Student
+from services.trainer.replacement import Replaced, mentions_of
 from services.trainer.tokens import Tokens
 
 BATCH_TOKENS, EPOCHS, LEARNING_RATE, PATIENCE = 4096, 3.0, 5e-5, 3
@@ -71,6 +72,7 @@ def fit(
     model = student.model.to(team.device)
     optimizer = adamw(model, asked.learning_rate or LEARNING_RATE)
     plan = plan_of(tokens, asked, seed)
+    mentions = mentions_of(student, tokens, asked)
     watched = sample(len(validation), plan, len(tokens), seed)
     interval = asked.checkpoint_steps or max(LEAST_CHECKPOINT_STEPS, math.ceil(plan.steps / CHECKPOINTS_A_RUN))
     limit = asked.max_seconds or math.inf
@@ -91,7 +93,8 @@ def fit(
             break
         set_learning_rate(optimizer, max(progress.step / plan.steps, progress.seconds / limit), plan.steps)
         torch.manual_seed(_seed(seed, progress.step, team.rank))
-        summed.append(step(module, tokens, batch, optimizer, asked.micro_batch_tokens, team))
+        rows_now = mentions.at(progress.step, tokens, seed)
+        summed.append(step(module, rows_now, batch, optimizer, asked.micro_batch_tokens, team))
         progress.step += 1
         progress.seconds, stopping = _agree(team, time.perf_counter() - started, context.stopping)
         ends = progress.step == plan.steps or progress.seconds >= limit
@@ -129,7 +132,7 @@ def plan_of(tokens: Tokens, asked: HyperParameters, seed: int) -> Plan:
 
 def step(
     module: torch.nn.Module,
-    tokens: Tokens,
+    tokens: Tokens | Replaced,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     micro_batch_tokens: int | None,
@@ -152,7 +155,7 @@ def step(
     return total, int(tokens.lengths[own, 1].sum())
 
 
-def in_passes(rows: Batch, tokens: Tokens, micro_batch_tokens: int | None, on: torch.device) -> list[Batch]:
+def in_passes(rows: Batch, tokens: Tokens | Replaced, micro_batch_tokens: int | None, on: torch.device) -> list[Batch]:
     """The rows in the parts in which they go through the model.
 
     What a pass costs beside its tokens is, on a CPU, clearing and adding up the gradients of large embeddings: measured

@@ -64,7 +64,8 @@ _LEAST_MARGIN = 8
 class Student:
     """A model in training. `start` is the decoder's first token, None for a decoder-only model.
 
-    With `labels` it writes no text but picks one of them: then a row's output is the label's number.
+    With `labels` it writes no text but picks one of them: then a row's output is the label's number. `new_decoder`: its
+    decoder was never trained to write from what is read.
     """
 
     model: Any
@@ -76,6 +77,7 @@ class Student:
     max_input_tokens: int
     max_output_tokens: int
     labels: tuple[str, ...] = ()
+    new_decoder: bool = False
 
     def encode(
         self, spec: PromptSpec, inputs: Sequence[str], outputs: Sequence[str]
@@ -131,7 +133,9 @@ def load(
         raise FailedPrecondition(
             "BAD_MODEL", f"The model in {folder} cannot be loaded: {_first_line(error)} Take another model."
         ) from error
-    return _ready(folder, model, tokenizer, max_input_tokens, max_output_tokens)
+    student = _ready(folder, model, tokenizer, max_input_tokens, max_output_tokens)
+    student.new_decoder = _is_encoder(config)
+    return student
 
 
 def _ready(

@@ -36,10 +36,11 @@ from services.trainer.checkpoint import Checkpoints, Progress
 from services.trainer.loop import fit, in_passes, plan_of, prepare_torch
 from services.trainer.parallel import Team
 from services.trainer.pretrained import Student
+from services.trainer.replacement import mentions_of
 from services.trainer.tokens import Tokens, tokenise
 
 # A checkpoint of another loop is not gone on from: the steps after it would be others.
-_LOOP = 2
+_LOOP = 3
 # So many outputs are read back to see what the tokenizer does to them, so many batches looked at for their padding.
 _OUTPUTS_READ_BACK, _BATCHES_MEASURED = 10_000, 10_000
 
@@ -105,7 +106,7 @@ def train_as(team: Team, request: TrainRequest, context: WorkerContext) -> Train
         notes = (
             *found.notes,
             *_notes_on_text(student, tokens, rows),
-            *_notes_on_training(tokens, held_out, request, progress),
+            *_notes_on_training(student, tokens, held_out, request, progress),
         )
     return TrainResult(
         model, base, tuple(progress.history), progress.best_step, parameters, progress.seconds, notes, digest,
@@ -190,7 +191,9 @@ def _notes_on_text(student: Student, tokens: Tokens, rows: Sequence[Row]) -> lis
     return notes
 
 
-def _notes_on_training(tokens: Tokens, validation: Tokens, request: TrainRequest, progress: Progress) -> list[str]:
+def _notes_on_training(
+    student: Student, tokens: Tokens, validation: Tokens, request: TrainRequest, progress: Progress
+) -> list[str]:
     asked = request.hyper_parameters
     plan = plan_of(tokens, asked, request.seed)
     computed = [
@@ -200,6 +203,8 @@ def _notes_on_training(tokens: Tokens, validation: Tokens, request: TrainRequest
     ]
     padding = padding_share(tokens.lengths, computed)
     notes = [f"{100 * padding:.1f} % of the tokens in the batches were padding."]
+    if note := mentions_of(student, tokens, asked).note:
+        notes.append(note)
     if progress.step < plan.steps:
         notes.append(
             f"Training ended after {progress.step / plan.epoch_steps:.1f} epochs, since {_cause(asked, progress)}."

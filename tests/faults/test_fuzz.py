@@ -164,6 +164,7 @@ def _pools(settings: Settings, model: Path) -> dict[str, list[Any]]:
         "head": ["", "text", "labels"], "export_formats": ["onnx", "none"], "max_rows": [0, 5], "max_bytes": [0, 1],
         "max_seconds": [0.0, 1.0], "learning_rate": [1e-3], "epochs": [0.01, 1.0], "batch_tokens": [64],
         "max_input_tokens": [16], "max_output_tokens": [8], "micro_batch_tokens": [64], "label_smoothing": [0.0],
+        "replaced_share": [0.5],
         "checkpoint_steps": [1], "patience": [0], "budget_seconds": [1.0], "timed_inputs": [1], "timed_seconds": [0.1],
         "requests": [0, 3], "tokens": [1_000], "dollars": [0.0, 1.0], "requests_per_minute": [600],
         "tokens_per_minute": [100_000], "max_size_bytes": [0, 10**9], "page_size": [0, 5], "page_token": ["", "1.5"],

@@ -588,6 +588,7 @@ class HyperParameters(_message.Message):
     MICRO_BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
     QLORA_FIELD_NUMBER: _builtins.int
+    REPLACED_SHARE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """AdamW's learning rate; default 5e-5."""
     epochs: _builtins.float
@@ -622,6 +623,10 @@ class HyperParameters(_message.Message):
     """Train a low-rank adapter beside weights in 4 bits (QLoRA), merged into the whole weights at the end; default false.
     FAILED_PRECONDITION without CUDA.
     """
+    replaced_share: _builtins.float
+    """Share of the readings of a training row in which the words that outputs copy from inputs are others, drawn at
+    random, 0 to 1; default: 0.5 where the model's decoder is new, an encoder's, else 0.
+    """
     def __init__(
         self,
         *,
@@ -638,10 +643,11 @@ class HyperParameters(_message.Message):
         micro_batch_tokens: _builtins.int | None = ...,
         label_smoothing: _builtins.float | None = ...,
         qlora: _builtins.bool | None = ...,
+        replaced_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "_qlora", b"_qlora", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience", "qlora", b"qlora"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "_qlora", b"_qlora", "_replaced_share", b"_replaced_share", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience", "qlora", b"qlora", "replaced_share", b"replaced_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "_qlora", b"_qlora", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "head", b"head", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience", "qlora", b"qlora"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_checkpoint_steps", b"_checkpoint_steps", "_epochs", b"_epochs", "_label_smoothing", b"_label_smoothing", "_learning_rate", b"_learning_rate", "_lora", b"_lora", "_max_input_tokens", b"_max_input_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_seconds", b"_max_seconds", "_micro_batch_tokens", b"_micro_batch_tokens", "_patience", b"_patience", "_qlora", b"_qlora", "_replaced_share", b"_replaced_share", "batch_tokens", b"batch_tokens", "checkpoint_steps", b"checkpoint_steps", "epochs", b"epochs", "head", b"head", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "lora", b"lora", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_seconds", b"max_seconds", "micro_batch_tokens", b"micro_batch_tokens", "patience", b"patience", "qlora", b"qlora", "replaced_share", b"replaced_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -667,6 +673,8 @@ class HyperParameters(_message.Message):
     _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
     _WhichOneofReturnType__qlora: _TypeAlias = _typing.Literal["qlora"]  # noqa: Y015
     _WhichOneofArgType__qlora: _TypeAlias = _typing.Literal["_qlora", b"_qlora"]  # noqa: Y015
+    _WhichOneofReturnType__replaced_share: _TypeAlias = _typing.Literal["replaced_share"]  # noqa: Y015
+    _WhichOneofArgType__replaced_share: _TypeAlias = _typing.Literal["_replaced_share", b"_replaced_share"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_tokens) -> _WhichOneofReturnType__batch_tokens | None: ...
     @_typing.overload
@@ -691,6 +699,8 @@ class HyperParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__qlora) -> _WhichOneofReturnType__qlora | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replaced_share) -> _WhichOneofReturnType__replaced_share | None: ...
 
 Global___HyperParameters: _TypeAlias = HyperParameters  # noqa: Y015
 
