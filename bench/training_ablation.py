@@ -1,7 +1,7 @@
 """What parts of the way from an LLM's rows to a model are worth: a JSON line for each, after the same time.
 
     python -m bench.training_ablation --generated FILE --real FILE --prompt-spec FILE [--limit N] [--real-limit M]
-        [--model ID] [--seconds T] [--parts whole,near,votes,bucketing,search] [--seed S]
+        [--model ID] [--seconds T] [--parts whole,near,votes,bucketing,replacement,search] [--seed S]
 
 Each takes the first N rows that an LLM wrote, splits them as a run does, trains the catalogue's model ID for T seconds
 and answers the first M real rows, each with any of its right answers:
@@ -10,6 +10,7 @@ whole       near duplicates removed, outputs of the same input put to the vote, 
 near        without the removal of near duplicates; equal ones go in any case
 votes       without votes: the first output of an input counts
 bucketing   without batches of like length: as shuffled, padded to their longest row
+replacement without the replacement of copied words by random ones
 search      with one: half of the T seconds look for rates and epochs, the other half train
 
 exact_match, token_f1    after SQuAD's normalisation, percentages: [value, low, high] with 95 % intervals
@@ -50,7 +51,7 @@ from services.trainer.calls import (
     TrainRequest,
 )
 
-_PARTS = ("whole", "near", "votes", "bucketing", "search")
+_PARTS = ("whole", "near", "votes", "bucketing", "replacement", "search")
 
 
 def main() -> int:
@@ -101,7 +102,8 @@ def _trained(args: argparse.Namespace, part: str) -> dict[str, Any]:
     spec = PromptSpec(json.loads(args.prompt_spec.read_text(encoding="utf-8"))["instruction"])
     model = next(one for one in read([starter("models")]) if one["id"] == args.model)
     usual = HyperParameters(
-        learning_rate=model["learning_rate"], epochs=model["epochs"], batch_tokens=model["batch_tokens"], head="text"
+        learning_rate=model["learning_rate"], epochs=model["epochs"], batch_tokens=model["batch_tokens"], head="text",
+        replaced_share=0.0 if part == "replacement" else None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="p2m-bench-") as name:
         settings = Settings(home=Path(name), store="", openai_base_url="", openai_api_key="")

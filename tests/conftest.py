@@ -6,6 +6,8 @@ Generated examples are the same in every run; `pytest --hypothesis-profile=defau
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -21,6 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # A change must not fail for an example that nobody's change has to do with.
 hypothesis.settings.register_profile("seeded", derandomize=True)
 hypothesis.settings.load_profile("seeded")
+
+
+@pytest.fixture(autouse=True)
+def own_precision() -> Iterator[None]:
+    """A training sets its process's precision. It has a process of its own in use, and in a test others come after it:
+    on a processor with AMX units they would find what they compute rounded."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 @pytest.fixture
