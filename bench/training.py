@@ -71,9 +71,11 @@ def main() -> int:
 
 def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[str, Any]:
     from services.trainer.batches import Plan, padding_share
+    from services.trainer.calls import HyperParameters
     from services.trainer.loop import adamw, in_passes, set_learning_rate, step
     from services.trainer.losses import OutputLoss
     from services.trainer.parallel import Team
+    from services.trainer.replacement import mentions_of
     from services.trainer.tokens import tokenise
 
     team = Team()
@@ -84,6 +86,7 @@ def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[
         # Batches of as many rows would give the few long outputs as little weight as the many short ones.
         batch_tokens = args.batch_tokens or round(args.batch_size * float(tokens.lengths.sum(axis=1).mean()))
         plan = Plan(tokens.lengths, batch_tokens, 0, args.epochs)
+        mentions = mentions_of(student, tokens, HyperParameters())
         seconds = time.perf_counter() - started
         module = team.join(OutputLoss(student))
         optimizer = adamw(student.model, args.learning_rate)
@@ -95,7 +98,7 @@ def _train(student: Any, rows: Sequence[Any], args: argparse.Namespace) -> dict[
         for number, batch in enumerate(plan.from_step(0)):
             started = time.perf_counter()
             set_learning_rate(optimizer, number / plan.steps, plan.steps)
-            loss, written = step(module, tokens, batch, optimizer, None, team)
+            loss, written = step(module, mentions.at(number, tokens, 0), batch, optimizer, None, team)
             losses.append((loss.item(), written))
             seconds += time.perf_counter() - started
             done, took = next(bare)

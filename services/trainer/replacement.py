@@ -71,12 +71,13 @@ class Mentions:
         return Replaced(tokens, self, step, seed) if self.share else tokens
 
     def replaced(self, read: Numbers, written: Numbers, draw: np.random.Generator) -> tuple[Numbers, Numbers]:
-        """The row, with a chance of `share` with another token for each copied one, the same wherever it stands."""
+        """The row, with a chance of `share` with another token for each that is copied and is read here, the same
+        wherever it stands. What this row writes and does not read stays."""
         if draw.random() >= self.share:
             return read, written
         row = np.concatenate((read, written))
         distinct, places = np.unique(row, return_inverse=True)
-        for place in np.flatnonzero(self.pool_of[distinct] >= 0):
+        for place in np.flatnonzero((self.pool_of[distinct] >= 0) & np.isin(distinct, read)):
             distinct[place] = draw.choice(self.pools[self.pool_of[distinct[place]]])
         row = distinct[places]
         return row[: len(read)], row[len(read) :]

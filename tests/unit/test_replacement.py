@@ -79,6 +79,15 @@ def test_a_word_has_one_other_wherever_it_stands(student: Student, tmp_path: Pat
     assert drawn <= set(student.tokenizer.get_vocab()) - set(student.tokenizer.all_special_tokens)
 
 
+def test_what_a_row_does_not_read_stays(student: Student, tmp_path: Path) -> None:
+    """A word that is nearly always copied, in the one row that writes it and does not read it."""
+    rows = [Row(f"word{n % 9} word9", f"word{n % 9}") for n in range(180)] + [Row("word9", "word3")]
+    tokens = _tokens(student, rows, tmp_path)
+    mentions = mentions_of(student, tokens, ALWAYS)
+    assert "word3" in _copied(student, mentions)
+    assert [part.tolist() for part in mentions.at(0, tokens, 0)[180]] == [part.tolist() for part in tokens[180]]
+
+
 def test_digits_stay_digits(student: Student, tmp_path: Path) -> None:
     rows = [Row(f"word1 {n % 10}", f"{n % 10}") for n in range(100)]
     tokens = _tokens(student, rows, tmp_path)
