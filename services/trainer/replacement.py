@@ -89,9 +89,7 @@ def mentions_of(student: Student, tokens: Tokens, asked: HyperParameters) -> Men
     share = default if asked.replaced_share is None else asked.replaced_share
     if not share or student.labels or not len(tokens):
         return Mentions()
-    kinds = [_kind(token) for token in student.tokenizer.convert_ids_to_tokens(range(len(student.tokenizer)))]
-    for token in student.tokenizer.all_special_ids:
-        kinds[token] = None
+    kinds = _kinds(student)
     looked_at = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), _ROWS)).astype(int))
     copied = _copied(tokens, looked_at, len(kinds)) & np.array([kind is not None for kind in kinds])
     rows = sum(bool(copied[tokens[row][1]].any()) for row in looked_at)
@@ -117,6 +115,17 @@ def _copied(tokens: Tokens, rows: npt.NDArray[np.int64], vocabulary: int) -> npt
         writes[written] += 1
         both[np.intersect1d(read, written, assume_unique=True)] += 1
     return (both > 0) & (both >= LEAST_COPIED * writes) & (reads <= MOST_READ * len(rows))
+
+
+def _kinds(student: Student) -> list[Kind | None]:
+    """The kind of each token of the vocabulary, by its number. What the model has no embedding for has none."""
+    vocabulary: dict[str, int] = student.tokenizer.get_vocab()
+    embedded, special = len(student.model.get_input_embeddings().weight), {*student.tokenizer.all_special_ids}
+    kinds: list[Kind | None] = [None] * (max(vocabulary.values()) + 1)
+    for token, number in vocabulary.items():
+        if number < embedded and number not in special:
+            kinds[number] = _kind(token)
+    return kinds
 
 
 def _kind(token: str) -> Kind | None:

@@ -141,6 +141,16 @@ def test_nothing_copied_is_nothing_replaced(student: Student, tmp_path: Path) ->
     assert not mentions.note
 
 
+def test_only_words_that_the_model_knows_stand_for_others(student: Student, tmp_path: Path) -> None:
+    """A tokenizer may have been given more words than the model has embeddings."""
+    tokens = _tokens(student, [Row(f"word{n % 9} word9", f"word{n % 9}") for n in range(90)], tmp_path)
+    before = mentions_of(student, tokens, ALWAYS)
+    student.tokenizer.add_tokens([f"more{n}" for n in range(50)])
+    after = mentions_of(student, tokens, ALWAYS)
+    assert [pool.tolist() for pool in after.pools] == [pool.tolist() for pool in before.pools]
+    assert len(after.pool_of) == len(before.pool_of) + 50
+
+
 def test_no_rows(student: Student, tmp_path: Path) -> None:
     assert not mentions_of(student, _tokens(student, [], tmp_path), ALWAYS).share
 
