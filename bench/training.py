@@ -14,8 +14,9 @@ bound_share             with --bound: tokens_per_second in percent of bare_token
 
 The bare loop's steps are taken in turn with the others, so that a busy machine slows down both. The data are rows of
 input and output. An encoder alone becomes an encoder-decoder, as in a run. Inputs and outputs are cut to L tokens, and
-to what the model can take. Batches are made as in a run, by their tokens: T, or those of B rows on average. With
---plain-outputs a WordPiece student does not learn where no space is: it has fewer tokens to write, and writes "n / a".
+to what the model can take. Rows are as in a run, copied words of an encoder's replaced. Batches are as well, by their
+tokens: T, or those of B rows on average. With --plain-outputs a WordPiece student does not learn where no space is: it
+has fewer tokens to write, and writes "n / a".
 """
 
 from __future__ import annotations

@@ -118,11 +118,10 @@ def _copied(tokens: Tokens, rows: npt.NDArray[np.int64], vocabulary: int) -> npt
 
 
 def _kinds(student: Student) -> list[Kind | None]:
-    """The kind of each token of the vocabulary, by its number. What the model has no embedding for has none."""
-    vocabulary: dict[str, int] = student.tokenizer.get_vocab()
+    """The kind of each token that the model has an embedding for, by its number; a tokenizer may have any others."""
     embedded, special = len(student.model.get_input_embeddings().weight), {*student.tokenizer.all_special_ids}
-    kinds: list[Kind | None] = [None] * (max(vocabulary.values()) + 1)
-    for token, number in vocabulary.items():
+    kinds: list[Kind | None] = [None] * embedded
+    for token, number in student.tokenizer.get_vocab().items():
         if number < embedded and number not in special:
             kinds[number] = _kind(token)
     return kinds
