@@ -20,7 +20,7 @@ secret() {  # NAME FOLDER
     kubectl create secret generic "$1" --namespace "$namespace" --from-file "$2" --dry-run=client --output yaml
 }
 
-for part in parser dataset-retriever generator model-retriever trainer evaluator orchestrator client demo; do
+for part in parser dataset-retriever generator model-retriever trainer evaluator orchestrator client demo admin; do
     mkdir "$folder/$part"
     for source in "$identities/$part" ${own:+"$own/all" "$own/$part"}; do
         if [ -d "$source" ]; then cp "$source"/* "$folder/$part/"; fi
@@ -28,5 +28,4 @@ for part in parser dataset-retriever generator model-retriever trainer evaluator
     secret "p2m-$part" "$folder/$part"
 done
 secret p2m-object-store "$identities/object-store"
-secret p2m-object-store-admin "$identities/object-store/admin"
 secret p2m-postgres "$identities/postgres"

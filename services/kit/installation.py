@@ -9,7 +9,8 @@ folder FOLDER/<part> with what is its own, and no other part's folder needs to b
     authority                   the authority that signed all certificates, with its key
     parser, trainer, ...        ca.pem, certificate.pem, key.pem, and one file per secret setting (P2M_SECRETS)
     client, demo                the same for a person's `p2m --connect` and for the page
-    object-store                s3.json (identities), security.toml, and an administrator's keys in `admin`
+    admin                       the same, with keys to all of the store and the database, for `p2m gc`
+    object-store                s3.json (identities), security.toml
     postgres                    password
 
 Secrets are drawn once and kept; certificates are renewed at every run. Keys of others (OPENAI_API_KEY, DEEPL_API_KEY,
@@ -43,6 +44,8 @@ PREFIXES = {
     "client": "orchestrator",
     "demo": "demo",
 }
+# Who may do everything in the store: makes its bucket, and removes what no run names any more.
+ADMIN = "admin"
 # Whose prefixes each part must read besides its own.
 _READS = {
     "dataset-retriever": ("orchestrator", "run", "catalogue"),
@@ -68,14 +71,14 @@ _KEYS = {
     "deepl_api_key": ("parser",),
     "hf_token": ("dataset-retriever", "model-retriever", "trainer"),
 }
-_RUN_TOKEN = ("orchestrator", "client", "demo")
+_RUN_TOKEN = ("orchestrator", "client", "demo", ADMIN)
 
 
 def install(folder: Path, database_host: str = "postgres") -> None:
     """Writes every part's folder; what is there already is kept, but for the certificates and the keys of others."""
     authority = Authority(folder / "authority")
     token = _drawn(folder / "client" / "p2m_token")
-    for part in PREFIXES:
+    for part in (*PREFIXES, ADMIN):
         own = folder / part
         own.mkdir(parents=True, exist_ok=True)
         for file in authority.issue(part).iterdir():
@@ -83,7 +86,8 @@ def install(folder: Path, database_host: str = "postgres") -> None:
         if part in _RUN_TOKEN:
             _write(own / "p2m_token", token)
     password = _drawn(folder / "postgres" / "password")
-    _write(folder / "orchestrator" / "p2m_database", f"postgresql+psycopg://p2m:{password}@{database_host}:5432/p2m")
+    for part in ("orchestrator", ADMIN):
+        _write(folder / part / "p2m_database", f"postgresql+psycopg://p2m:{password}@{database_host}:5432/p2m")
     for name, parts in _KEYS.items():
         for part in parts:
             _write(folder / part / name, _given(name.upper()))
@@ -98,14 +102,11 @@ def make_bucket(settings: Settings) -> None:
 def _write_store(folder: Path) -> None:
     """An identity for each part: it writes under its own prefix and reads what it must; one administrator."""
     identities = []
-    for part, prefix in PREFIXES.items():
+    actions = {part: _actions(prefix, _READS.get(part, ())) for part, prefix in PREFIXES.items()}
+    for part, allowed in (actions | {ADMIN: ["Admin", "Read", "Write", "List", "Tagging"]}).items():
         _write(folder / part / "p2m_s3_access_key", part)
-        secret = _drawn(folder / part / "p2m_s3_secret_key")
-        identities.append(_identity(part, secret, _actions(prefix, _READS.get(part, ()))))
+        identities.append(_identity(part, _drawn(folder / part / "p2m_s3_secret_key"), allowed))
     store = folder / "object-store"
-    _write(store / "admin" / "p2m_s3_access_key", "admin")
-    secret = _drawn(store / "admin" / "p2m_s3_secret_key")
-    identities.append(_identity("admin", secret, ["Admin", "Read", "Write", "List", "Tagging"]))
     _write(store / "s3.json", json.dumps({"identities": identities}, indent=1))
     if not (store / "security.toml").exists():
         # Without these keys the filer, which lies under the S3 gateway, gives every object to anyone who asks.
@@ -158,7 +159,7 @@ def main() -> int:
         return 0
     os.umask(0o077)
     install(args.folder)
-    for part in PREFIXES:
+    for part in (*PREFIXES, ADMIN):
         for path in (args.folder / part, *(args.folder / part).iterdir()):
             os.chown(path, args.owner, args.owner)
     # These two run as users that their images choose, and each has its folder to itself.

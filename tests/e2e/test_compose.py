@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.kit.installation import PREFIXES
+from services.kit.installation import ADMIN, PREFIXES
 from services.kit.settings import SERVICES, Settings, port_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,7 +35,7 @@ def test_every_service_has_a_container_and_a_place_of_its_own(stack: dict[str, A
 def test_every_part_of_an_installation_is_written_at_the_first_start(stack: dict[str, Any]) -> None:
     """The container that makes identities is shown every part's volume, so that none is lost when it ends."""
     shown = {volume.rpartition("/")[2] for volume in stack["services"]["install"]["volumes"] if "-identity" in volume}
-    assert shown == {*PREFIXES, "object-store", "postgres"}
+    assert shown == {*PREFIXES, ADMIN, "object-store", "postgres"}
 
 
 def test_every_variable_is_a_setting(stack: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def test_no_secret_is_in_a_containers_environment(stack: dict[str, Any]) -> None
 
 def test_our_containers_have_no_right_that_they_do_not_need(stack: dict[str, Any]) -> None:
     """A read-only root, no capability, no new privilege, bounded memory and processes."""
-    for name in (*(service.replace("_", "-") for service in SERVICES), "orchestrator", "demo", "p2m"):
+    for name in (*(service.replace("_", "-") for service in SERVICES), "orchestrator", "demo", "p2m", "admin"):
         part = stack["services"][name]
         assert part["read_only"] and part["cap_drop"] == ["ALL"], name
         assert part["security_opt"] == ["no-new-privileges:true"] and part["mem_limit"] and part["pids_limit"], name

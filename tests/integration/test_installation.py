@@ -11,7 +11,7 @@ from orchestrator import outcome
 from orchestrator.service import RunService
 from services.kit.artifacts import open_store
 from services.kit.errors import PermissionDenied
-from services.kit.installation import PREFIXES, install, make_bucket
+from services.kit.installation import ADMIN, PREFIXES, install, make_bucket
 from services.kit.settings import Settings
 from tests.support.seaweed import Seaweed, seaweed
 
@@ -44,7 +44,7 @@ def test_each_part_writes_under_its_own_prefix_and_reads_what_it_must(
     installed: Path, server: Seaweed, tmp_path: Path
 ) -> None:
     """The trainer's keys write models and read generated rows; they cannot write for others or read paid answers."""
-    make_bucket(settings_of(installed / "object-store" / "admin", server.endpoint, tmp_path))
+    make_bucket(settings_of(installed / "admin", server.endpoint, tmp_path))
     stores = {part: open_store(settings_of(installed / part, server.endpoint, tmp_path)) for part in PREFIXES}
     for part, prefix in PREFIXES.items():
         stores[part].put(f"{prefix}/of-{part}", part.encode())
@@ -60,8 +60,29 @@ def test_each_part_writes_under_its_own_prefix_and_reads_what_it_must(
     with pytest.raises(PermissionDenied):
         stores["generator"].delete("trainer/of-trainer")
     assert stores["client"].get("trainer/of-trainer") == b"trainer"
+    with pytest.raises(PermissionDenied):
+        stores["orchestrator"].delete("trainer/of-trainer")
     assert stores["orchestrator"].get("orchestrator/of-client") == b"client"
     assert stores["client"].get("run/of-orchestrator") == b"orchestrator"
+
+
+def test_the_administrator_alone_removes_what_others_wrote(installed: Path, server: Seaweed, tmp_path: Path) -> None:
+    """Its keys list, read and delete under every prefix, as `p2m gc` does, and it knows the orchestrator's database."""
+    settings = settings_of(installed / ADMIN, server.endpoint, tmp_path)
+    make_bucket(settings)
+    for part, prefix in PREFIXES.items():
+        open_store(settings_of(installed / part, server.endpoint, tmp_path)).put(f"{prefix}/x", part.encode())
+    store = open_store(settings)
+    written = {f"{prefix}/x" for prefix in PREFIXES.values()}
+    assert {key for key in store.list("") if key.endswith("/x")} == written
+    for key in written:
+        assert store.get(key)
+        store.delete(key)
+    assert not [key for key in store.list("") if key.endswith("/x")]
+    orchestrator = settings_of(installed / "orchestrator", server.endpoint, tmp_path)
+    assert settings.database_url == orchestrator.database_url
+    others = {path.parent.name for path in installed.rglob("p2m_database")}
+    assert others == {"orchestrator", ADMIN}
 
 
 def test_the_orchestrators_prefix_is_that_of_its_reports() -> None:

@@ -54,7 +54,9 @@ def one(objects: Objects, kind: str, name: str) -> dict[str, Any]:
 def pods(objects: Objects) -> dict[str, dict[str, Any]]:
     """The pod templates, by what makes the pods."""
     kinds = ("Deployment", "StatefulSet", "Job")
-    return {one["metadata"]["name"]: one["spec"]["template"] for one in objects if one["kind"] in kinds}
+    found = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] in kinds}
+    found |= {name: one["spec"]["jobTemplate"]["spec"] for name, one in of_kind(objects, "CronJob").items()}
+    return {name: spec["template"] for name, spec in found.items()}
 
 
 def container(template: dict[str, Any]) -> dict[str, Any]:

@@ -234,8 +234,8 @@ def test_only_those_speak_who_must() -> None:
     ports |= {"orchestrator": port_of("run"), "object-store": 8333, "postgres": 5432, "demo": 7860}
     wanted = {("orchestrator", part) for part in PARTS}
     wanted |= {("client", "orchestrator"), ("demo", "orchestrator"), ("demo", "evaluator")}
-    wanted |= {(part, "object-store") for part in (*PREFIXES, "bucket", "object-store", "postgres")}
-    wanted |= {("orchestrator", "postgres")}
+    wanted |= {(part, "object-store") for part in (*PREFIXES, "bucket", "gc", "object-store", "postgres")}
+    wanted |= {("orchestrator", "postgres"), ("gc", "postgres")}
     found = {
         (source, target) for source in pods(objects) for target, port in ports.items()
         if lets(objects, source, target, port)
@@ -270,8 +270,20 @@ def test_each_pods_secret_is_made_and_no_other(identities: Path) -> None:
     assert not any("ca.key" in files for files in data.values())
     mine = sorted(path.name for path in (identities / "trainer").iterdir())
     assert sorted(data["p2m-trainer"]) == mine
-    assert data["p2m-object-store-admin"].keys() == {"p2m_s3_access_key", "p2m_s3_secret_key"}
     assert data["p2m-postgres"].keys() == {"password"}
+
+
+def test_the_daily_sweep_has_the_administrators_keys_and_works_alone(identities: Path) -> None:
+    """It runs `p2m gc`, never twice at once, with keys to all of the store and the orchestrator's database."""
+    data = secrets(identities)
+    for overlay in OVERLAYS:
+        objects = rendered(overlay)
+        assert one(objects, "CronJob", "gc")["spec"]["concurrencyPolicy"] == "Forbid"
+        pod = pods(objects)["gc"]
+        assert container(pod)["command"] == ["p2m", "gc"]
+        (shown,) = (volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume)
+        assert data[shown]["p2m_database"] == data["p2m-orchestrator"]["p2m_database"]
+        assert data[shown]["p2m_s3_secret_key"] != data["p2m-orchestrator"]["p2m_s3_secret_key"]
 
 
 def test_a_store_and_a_database_of_ones_own_take_the_place(identities: Path, tmp_path: Path) -> None:
