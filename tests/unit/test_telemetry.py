@@ -145,6 +145,13 @@ def test_every_metric_is_counted_somewhere() -> None:
     assert [name for name in names if f"metrics.{name}." not in code] == []
 
 
+def test_what_is_known_beforehand_is_told_as_none(settings: Settings) -> None:
+    """A first failed run is growth to Prometheus: it was told before that there was none."""
+    with on(settings, metrics_port=0):
+        told = re.findall(r'^p2m_runs_ended_total\{state="(\w+)"\} 0\.0$', scraped(), re.M)
+    assert sorted(told) == ["cancelled", "failed", "succeeded"]
+
+
 def test_times_are_in_seconds_and_counters_say_so() -> None:
     """Names keep to Prometheus's custom: histograms of times end in _seconds, counters in _total, gauges in neither."""
     for metric in METRICS:

@@ -15,7 +15,7 @@ import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.kit.telemetry.metrics import METRICS, Watched
+from services.kit.telemetry.metrics import METRICS, Counter, Watched
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,9 @@ class Endpoint:
                 )
             elif not isinstance(metric, Watched):
                 metric.bound = _KINDS[metric.kind](metric.name, metric.meaning, metric.labels, registry=registry)
+            if isinstance(metric, Counter):
+                for value in metric.known:
+                    metric.bound.labels(value)
         log.info("metrics at http://%s:%d/metrics", host, self.port)
 
     def close(self) -> None:

@@ -39,9 +39,14 @@ class Metric:
 
 
 class Counter(Metric):
-    """Only grows, until its process ends."""
+    """Only grows, until its process ends. `known` are the values of its one label that are told from the start, as 0:
+    Prometheus sees no growth in what is there for the first time."""
 
     kind = "counter"
+
+    def __init__(self, name: str, meaning: str, *labels: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(name, meaning, *labels)
+        self.known = known
 
     def add(self, amount: float, *labels: str) -> None:
         if self.bound is not None:
@@ -95,7 +100,10 @@ METRICS: list[Metric] = []
 
 # -- runs, told by the orchestrator
 RUNS = Watched("p2m_runs", "Runs in the database that all orchestrators share, by state", "state")
-RUNS_ENDED = Counter("p2m_runs_ended_total", "Runs that this orchestrator ended, by how", "state")
+RUNS_ENDED = Counter(
+    "p2m_runs_ended_total", "Runs that this orchestrator ended, by how", "state",
+    known=("succeeded", "failed", "cancelled"),
+)  # fmt: skip
 RUNS_TAKEN_OVER = Counter("p2m_runs_taken_over_total", "Runs taken over from an orchestrator that died")
 STAGE_SECONDS = Histogram(
     "p2m_stage_seconds", "Seconds that a stage of a run took, by stage and how it ended", "stage", "outcome",
