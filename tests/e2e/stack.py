@@ -26,7 +26,7 @@ class Stack:
         self._environment = os.environ | {
             "COMPOSE_FILE": f"{files}:tests/e2e/compose.test.yml", "COMPOSE_PROJECT_NAME": PROJECT,
             "TEST_MODELS": str(models), "OPENAI_BASE_URL": "http://teacher:8080/v1", "OPENAI_API_KEY": KEY,
-            "P2M_HUB_OFFLINE": "true", "TRAINER_MEMORY": "4g", "EVALUATOR_MEMORY": "4g",
+            "P2M_HUB_OFFLINE": "true", "P2M_METRICS_PORT": "9464", "TRAINER_MEMORY": "4g", "EVALUATOR_MEMORY": "4g",
         }  # fmt: skip
 
     def docker(self, *arguments: str, timeout_s: float = 120) -> str:
