@@ -1,6 +1,7 @@
 """A whole installation as processes on loopback, and what memory each of them has: what `bench.load` measures.
 
 async with installation(settings, orchestrators=1) as parts: ...    {"parser": pid, ..., "orchestrator": pid}
+async with serving(["orchestrator.serve"], settings, port, log): ...     one part alone
 async with Memory(parts) as memory: ...                             looked at every second
 memory.growth(since)                                                per part, what it gained since then
 
@@ -21,7 +22,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -46,7 +47,7 @@ async def installation(
     """
     async with AsyncExitStack() as stack:
         file = stack.enter_context(log.open("ab"))
-        ports = _free_ports(len(SERVICES) + orchestrators)
+        ports = free_ports(len(SERVICES) + orchestrators)
         targets = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=False)}
         settings = settings.model_copy(update={f"{name}_target": target for name, target in targets.items()})
         run_ports = ports[len(SERVICES) :]
@@ -54,17 +55,38 @@ async def installation(
         commands |= {f"orchestrator-{n}": ["orchestrator.serve"] for n in range(1, orchestrators + 1)}
         processes = {}
         for (name, command), port in zip(commands.items(), ports, strict=True):
-            environment = _environment(settings) | {"P2M_PORT": str(port)}
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *command, cwd=ROOT, env=environment, stdout=file, stderr=file
-            )
+            process = await _started(command, settings, port, file)
             stack.push_async_callback(_end, process)
             processes[name] = process.pid
         for port in ports:
-            channel = dial(f"127.0.0.1:{port}", settings)
-            await wait_until_serving(channel, _READY_WITHIN_S)
-            await channel.close()
+            await _until_serving(port, settings)
         yield Parts(settings, [f"127.0.0.1:{port}" for port in run_ports], processes)
+
+
+@asynccontextmanager
+async def serving(
+    command: list[str], settings: Settings, port: int, log: BinaryIO
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One part as a process, SERVING on this port of loopback."""
+    process = await _started(command, settings, port, log)
+    try:
+        await _until_serving(port, settings)
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _started(command: list[str], settings: Settings, port: int, log: BinaryIO) -> asyncio.subprocess.Process:
+    environment = _environment(settings) | {"P2M_PORT": str(port)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, cwd=ROOT, env=environment, stdout=log, stderr=log
+    )
+
+
+async def _until_serving(port: int, settings: Settings) -> None:
+    channel = dial(f"127.0.0.1:{port}", settings)
+    await wait_until_serving(channel, _READY_WITHIN_S)
+    await channel.close()
 
 
 @dataclass(frozen=True)
@@ -204,7 +226,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return kept | given | {"MALLOC_ARENA_MAX": "2"}
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     """Ports that nobody has; all are held until all are found, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]

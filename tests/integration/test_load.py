@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.load import Wanted, is_flat, load
 from bench.load_processes import Growth
+from bench.soak import soak
 
 
 async def test_runs_at_once_all_end_well_and_every_process_is_looked_at(tmp_path: Path) -> None:
@@ -29,3 +30,10 @@ def test_a_part_that_grows_is_not_flat() -> None:
 
     assert is_flat(part(100, 7.9)) and not is_flat(part(100, 8.1))
     assert is_flat(part(400, 19)) and not is_flat(part(400, 21))
+
+
+async def test_runs_one_after_another_over_one_orchestrator(tmp_path: Path) -> None:
+    """A short one of `bench.soak`: all succeed, and the orchestrator's memory was looked at."""
+    figures = await soak(tmp_path, runs=20, concurrent=4)
+    assert figures["succeeded"] == 20
+    assert figures["mb"] > 10 and figures["open_files"] > 0
