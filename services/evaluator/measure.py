@@ -31,7 +31,7 @@ from services.kit import worker
 from services.kit.artifacts import Artifacts
 from services.kit.errors import FailedPrecondition, InvalidArgument
 from services.kit.settings import Settings
-from services.kit.tables import table_to_rows
+from services.kit.tables import table_to_rows, texts
 from services.kit.values import Artifact, Progress, PromptSpec, Row
 from services.kit.worker import WorkerContext
 
@@ -175,7 +175,7 @@ def _students(artifacts: Artifacts, predictions: Artifact, rows: int) -> tuple[s
             f"The predictions {predictions.uri} are not the student's for this test split: wanted {rows} rows and the "
             f"column {name}, found {len(table)} rows and {', '.join(table.column_names)}.",
         )
-    return tuple(table.column(name).to_pylist())
+    return tuple(texts(table, name, predictions.uri))
 
 
 async def _scored(

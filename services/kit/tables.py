@@ -1,6 +1,7 @@
 """Datasets as tables: rows <-> a table <-> Parquet.
 
 rows_to_table, table_to_rows     `values.Row` <-> columns input, output, source, split, answers
+check_columns, texts             what a table must be to be read so; one column's texts
 to_parquet, from_parquet         a table <-> bytes; the same table gives the same bytes
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,20 +95,61 @@ def _whole(text: str) -> str:
 
 
 def table_to_rows(table: pa.Table, name: str) -> list[Row]:
-    """The rows of a dataset table. FailedPrecondition when `input` or `output` is missing or is no text."""
-    for column in ("input", "output"):
-        if column not in table.column_names:
-            raise FailedPrecondition(
-                "MISSING_COLUMN",
-                f"{name} has no column {column!r}: its columns are {', '.join(table.column_names) or 'none'}.",
-            )
-        kind = table.schema.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {kind}; wanted text.")
+    """The rows of a dataset table. FailedPrecondition as of `check_columns` and `texts`."""
+    check_columns(table, name)
+    columns = [column for column in ROW_SCHEMA.names if column in table.column_names]
+    values = zip(*(texts(table, column, name) for column in columns), strict=True)
     return [
         Row(
             plain["input"] or "", plain["output"] or "", plain.get("source") or "", plain.get("split") or "",
             tuple(answer for answer in plain.get("answers") or () if answer is not None),
         )
-        for plain in table.to_pylist()
+        for plain in (dict(zip(columns, row, strict=True)) for row in values)
     ]  # fmt: skip
+
+
+def check_columns(table: pa.Table, name: str) -> None:
+    """FailedPrecondition where `input` or `output` is missing, a column of a row's stands there twice, or one holds no
+    text (`answers`: no lists of text). A column of nothing has no type, and is taken for text."""
+    names = table.column_names
+    for column in ROW_SCHEMA.names:
+        if names.count(column) > 1:
+            raise FailedPrecondition("REPEATED_COLUMN", f"{name} has the column {column!r} twice; wanted one.")
+        if column in names:
+            _check_type(table, column, name)
+        elif column in ("input", "output"):
+            raise FailedPrecondition(
+                "MISSING_COLUMN",
+                f"{name} has no column {column!r}: its columns are {', '.join(names)[:300] or 'none'}.",
+            )
+
+
+def texts(table: pa.Table, column: str, name: str) -> list[Any]:
+    """A column's texts (of `answers`: lists of texts), None where there is none. FailedPrecondition where it holds
+    something else, or bytes that are no UTF-8: Parquet calls text whatever its writer called so."""
+    _check_type(table, column, name)
+    try:
+        return list(table[column].to_pylist())
+    except UnicodeDecodeError as error:
+        raise FailedPrecondition("NOT_UTF8", f"{name}: column {column!r} holds bytes that are no UTF-8.") from error
+
+
+def _check_type(table: pa.Table, column: str, name: str) -> None:
+    kind = table.schema.field(column).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if column == "answers":
+        item = plain.value_type if _is_list(plain) else None
+        fits = item is not None and (_is_text(item) or pa.types.is_null(item))
+    else:
+        fits = _is_text(plain)
+    if not (fits or pa.types.is_null(plain)):
+        wanted = "lists of text" if column == "answers" else "text"
+        raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {kind}; wanted {wanted}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))

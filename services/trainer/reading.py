@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.kit.errors import FailedPrecondition
+from services.kit.tables import check_columns
 from services.trainer.calls import DatasetKind
 
 # No student reads so much: its inputs are cut at some hundred tokens.
@@ -160,30 +160,14 @@ def _readable(dataset: Dataset, left_out: Counter[str]) -> pa.Table:
 
 
 def _typed(dataset: Dataset) -> pa.Table:
-    table, names = dataset.table, dataset.table.column_names
+    table = dataset.table
+    # A column of nothing is taken: its rows are empty, which is counted.
+    check_columns(table, dataset.label)
     columns = {}
-    for name in (*_TEXT, "answers"):
-        if names.count(name) > 1:
-            raise FailedPrecondition("REPEATED_COLUMN", f"{dataset.label} has the column {name!r} twice; wanted one.")
-        if name in names:
-            columns[name] = table[name]
-        elif name in ("input", "output"):
-            raise FailedPrecondition(
-                "MISSING_COLUMN",
-                f"{dataset.label} has no column {name!r}: its columns are {', '.join(names)[:300] or 'none'}.",
-            )
-        else:
-            columns[name] = pa.chunked_array([pa.nulls(table.num_rows)])
-    wanted = dict.fromkeys(_TEXT, pa.large_string()) | {"answers": pa.large_list(pa.large_string())}
-    for name, column in columns.items():
+    for name, wanted in (*((name, pa.large_string()) for name in _TEXT), ("answers", pa.large_list(pa.large_string()))):
+        column = table[name] if name in table.column_names else pa.chunked_array([pa.nulls(table.num_rows)])
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        item = kind.value_type if name == "answers" and _is_list(kind) else None
-        fits = _is_text(kind) if name != "answers" else item is not None and (_is_text(item) or pa.types.is_null(item))
-        # A column of nothing has no type: its rows are empty, which is counted.
-        if not (fits or pa.types.is_null(kind)):
-            what = "lists of text" if name == "answers" else "text"
-            raise FailedPrecondition("NOT_TEXT", f"{dataset.label}: column {name!r} holds {kind}; wanted {what}.")
-        columns[name] = column.cast(kind).cast(wanted[name])
+        columns[name] = column.cast(kind).cast(wanted)
     return pa.table({**columns, "answers": _whole_lists(columns["answers"].combine_chunks())})
 
 
@@ -251,14 +235,6 @@ def _flags(column: Any) -> npt.NDArray[np.bool_]:
     flags = pc.fill_null(column, False)
     whole = flags.combine_chunks() if isinstance(flags, pa.ChunkedArray) else flags
     return np.array(whole.to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def _nothing() -> pa.Table:

@@ -39,6 +39,11 @@ SHARDS, ARTIFACTS = (10, 100) if FULL else (1, 24)
 AT_ONCE = 4
 SPEC = common.PromptSpec(instruction="Name the colour.", language="en")
 
+# Said to be text by whoever wrote it.
+NO_UTF8 = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.array([0, 2, 3], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfea")]
+)
+
 
 class Damage:
     """Draws artifacts that are not what they should be."""
@@ -87,7 +92,7 @@ class Damage:
         odd: list[Any] = [
             pa.array([1, 2]), pa.array([None, None], pa.string()), pa.array([[["a"]], []]), pa.array([{"a": 1}, None]),
             pa.array([b"\xff\xfe", b"\0"]), pa.array(["\0", "a" * 500_000]), pa.array(["a", "b"], pa.large_string()),
-            pa.array([float("nan"), 1.0]), pa.array([None, None]),
+            pa.array([float("nan"), 1.0]), pa.array([None, None]), pa.array([["a"], None]), NO_UTF8,
         ]  # fmt: skip
         names = self._rng.sample(("input", "output", "source", "split", "answers", "real", ""), self._rng.randrange(7))
         return self._table({name: self._rng.choice(odd) for name in names})
