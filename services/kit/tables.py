@@ -108,15 +108,16 @@ def table_to_rows(table: pa.Table, name: str) -> list[Row]:
     ]  # fmt: skip
 
 
-def check_columns(table: pa.Table, name: str) -> None:
+def check_columns(table: pa.Table, name: str, nothing: bool = False) -> None:
     """FailedPrecondition where `input` or `output` is missing, a column of a row's stands there twice, or one holds no
-    text (`answers`: no lists of text). A column of nothing has no type, and is taken for text."""
+    text (`answers`: no lists of text). A column in which there is nothing has no type: of the others it is taken, of
+    these two where `nothing` is."""
     names = table.column_names
     for column in ROW_SCHEMA.names:
         if names.count(column) > 1:
             raise FailedPrecondition("REPEATED_COLUMN", f"{name} has the column {column!r} twice; wanted one.")
         if column in names:
-            _check_type(table, column, name)
+            _check_type(table, column, name, nothing or column not in ("input", "output"))
         elif column in ("input", "output"):
             raise FailedPrecondition(
                 "MISSING_COLUMN",
@@ -127,14 +128,14 @@ def check_columns(table: pa.Table, name: str) -> None:
 def texts(table: pa.Table, column: str, name: str) -> list[Any]:
     """A column's texts (of `answers`: lists of texts), None where there is none. FailedPrecondition where it holds
     something else, or bytes that are no UTF-8: Parquet calls text whatever its writer called so."""
-    _check_type(table, column, name)
+    _check_type(table, column, name, nothing=True)
     try:
         return list(table[column].to_pylist())
     except UnicodeDecodeError as error:
         raise FailedPrecondition("NOT_UTF8", f"{name}: column {column!r} holds bytes that are no UTF-8.") from error
 
 
-def _check_type(table: pa.Table, column: str, name: str) -> None:
+def _check_type(table: pa.Table, column: str, name: str, nothing: bool) -> None:
     kind = table.schema.field(column).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if column == "answers":
@@ -142,9 +143,9 @@ def _check_type(table: pa.Table, column: str, name: str) -> None:
         fits = item is not None and (_is_text(item) or pa.types.is_null(item))
     else:
         fits = _is_text(plain)
-    if not (fits or pa.types.is_null(plain)):
+    if not (fits or (nothing and pa.types.is_null(plain))):
         wanted = "lists of text" if column == "answers" else "text"
-        raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {kind}; wanted {wanted}.")
+        raise FailedPrecondition("NOT_TEXT", f"{name}: column {column!r} holds {str(kind)[:200]}; wanted {wanted}.")
 
 
 def _is_text(kind: pa.DataType) -> bool:

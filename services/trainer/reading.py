@@ -162,7 +162,7 @@ def _readable(dataset: Dataset, left_out: Counter[str]) -> pa.Table:
 def _typed(dataset: Dataset) -> pa.Table:
     table = dataset.table
     # A column of nothing is taken: its rows are empty, which is counted.
-    check_columns(table, dataset.label)
+    check_columns(table, dataset.label, nothing=True)
     columns = {}
     for name, wanted in (*((name, pa.large_string()) for name in _TEXT), ("answers", pa.large_list(pa.large_string()))):
         column = table[name] if name in table.column_names else pa.chunked_array([pa.nulls(table.num_rows)])

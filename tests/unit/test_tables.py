@@ -35,6 +35,7 @@ def test_rows_come_back_as_they_were() -> None:
         ({"input": ["a"], "output": ["b"], "answers": [1]}, "NOT_TEXT", "holds int64; wanted lists of text"),
         ({"input": ["a"], "output": ["b"], "answers": ["c"]}, "NOT_TEXT", "holds string; wanted lists of text"),
         ({"input": ["a"], "output": ["b"], "answers": [[1]]}, "NOT_TEXT", "wanted lists of text"),
+        ({"input": pa.nulls(1), "output": ["b"]}, "NOT_TEXT", "'input' holds null; wanted text"),
         ({"input": NO_UTF8, "output": ["b"]}, "NOT_UTF8", "column 'input' holds bytes that are no UTF-8"),
     ],
 )
