@@ -42,7 +42,7 @@ async def soak(home: Path, runs: int, concurrent: int) -> dict[str, Any]:
             async with (
                 serving(["orchestrator.serve"], settings, port, log) as process,
                 RunClient(f"127.0.0.1:{port}", settings) as client,
-                Memory({"orchestrator": process.pid}) as memory,
+                Memory({"orchestrator": process.pid}, every_s=0.25) as memory,
             ):
                 began = time.monotonic()
                 succeeded = await _run_all(client, runs, concurrent)
